@@ -38,7 +38,9 @@ func (fakeAuth) VisibleProject(_ context.Context, who delivery.Identity, ref str
 func TestAdmission(t *testing.T) {
 	t.Parallel()
 	rt := NewRouter(fakeAuth{}, fakeAuth{}, slog.New(slog.DiscardHandler))
-	ok := func(w http.ResponseWriter, r *Request) error { return WriteJSON(w, 200, map[string]any{"id": r.Project.ID}) }
+	ok := func(w http.ResponseWriter, r *Request) error {
+		return WriteJSON(w, 200, map[string]any{"id": r.Project.ID})
+	}
 	rt.Handle("GET /projects/{project}/jobs", Need{Role: delivery.Guest}, ok)
 	rt.Handle("POST /projects/{project}/jobs", Need{Role: delivery.Developer}, ok)
 	rt.Handle("GET /version", Need{}, ok)
