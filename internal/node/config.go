@@ -1,0 +1,464 @@
+// Package node prepares a Linux host to be a Slipway node and takes everything
+// back when the node is stopped.
+//
+// It owns the Config that the supervisor hands to slipway-cluster, the files
+// that containerd and the CNI plugins read, the kernel settings and the
+// interface that carries the cluster DNS address, the pause image, and the
+// removal of whatever a stopped node leaves: processes, mounts, interfaces,
+// nftables tables, cgroups. It receives a Config and emits files, a command
+// line for containerd and errors that say what the host lacks.
+//
+// It stays light: it must not import k8s.io packages, containerd, etcd, or any
+// other package of this module, because short-lived commands use it.
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// Config is everything that containerd and slipway-cluster need to know about
+// one node. It travels as JSON from the supervisor to `slipway-cluster
+// --config`; unknown keys are refused. Fields left zero take the defaults that
+// SetDefaults documents.
+type Config struct {
+	// Instance names this installation on the host. Bridge and cgroup root
+	// derive from it. At most 11 characters, because interface names are
+	// limited to 15 (default "slipway").
+	Instance string `json:"instance"`
+	// DataDir is the instance's data directory (absolute, required).
+	DataDir string `json:"data_dir"`
+	// BinDir holds containerd, its shim and ctr (absolute, required).
+	BinDir string `json:"bin_dir"`
+	// CNIBinDir holds the CNI plugins bridge, host-local, portmap and loopback
+	// (default: the first of /opt/cni/bin and /usr/lib/cni that has them).
+	CNIBinDir string `json:"cni_bin_dir,omitempty"`
+	// HealthSocket is where slipway-cluster serves GET /readyz
+	// (default <data>/run/slipway-cluster.health.sock).
+	HealthSocket string `json:"health_socket,omitempty"`
+	// Kubeconfig is where the administrator's kubeconfig is written, mode 0600
+	// (default <data>/kubeconfig).
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// ContainerdSocket is containerd's gRPC socket (default <data>/run/containerd.sock).
+	ContainerdSocket string `json:"containerd_socket,omitempty"`
+	// CgroupRoot is the cgroup below which the instance keeps its programs and
+	// pods, as an absolute cgroup path (default "/<instance>"). Pods live in
+	// <root>/kubepods.
+	CgroupRoot string `json:"cgroup_root,omitempty"`
+	// PauseImage names the pod sandbox image made on this host
+	// (default "localhost/slipway/pause:1").
+	PauseImage string `json:"pause_image,omitempty"`
+
+	Node      NodeConfig     `json:"node"`
+	Network   NetworkConfig  `json:"network"`
+	Ports     PortConfig     `json:"ports"`
+	Registry  RegistryConfig `json:"registry"`
+	Resources ResourceConfig `json:"resources"`
+	Logging   LogConfig      `json:"logging"`
+}
+
+// NodeConfig identifies the node in the cluster.
+type NodeConfig struct {
+	// Name is the Kubernetes node name (default: the host name in lower case).
+	Name string `json:"name,omitempty"`
+	// IP is the address by which pods and users reach the host (required, IPv4).
+	IP string `json:"ip"`
+	// Labels are added to the Node object.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// NetworkConfig describes the cluster's networks.
+type NetworkConfig struct {
+	// PodCIDR is the range of all pods (default 10.42.0.0/16).
+	PodCIDR string `json:"pod_cidr,omitempty"`
+	// NodePodCIDR is this node's part of PodCIDR (default: the first /24, or
+	// all of PodCIDR when that is smaller).
+	NodePodCIDR string `json:"node_pod_cidr,omitempty"`
+	// ServiceCIDR is the range of ClusterIPs (default 10.43.0.0/16).
+	ServiceCIDR string `json:"service_cidr,omitempty"`
+	// ClusterDNS is the ClusterIP at which CoreDNS answers; it lies in
+	// ServiceCIDR (default: the tenth address of ServiceCIDR).
+	ClusterDNS string `json:"cluster_dns,omitempty"`
+	// ClusterDomain is the cluster's DNS suffix (default "cluster.local").
+	ClusterDomain string `json:"cluster_domain,omitempty"`
+	// UpstreamDNS lists resolvers "ip" or "ip:port" for other names. Empty: the
+	// host's resolvers, following systemd-resolved to the real ones.
+	UpstreamDNS []string `json:"upstream_dns,omitempty"`
+	// Bridge is the pod network's bridge interface (default "<instance>0").
+	Bridge string `json:"bridge,omitempty"`
+	// MTU of the pod network in bytes; 0 takes it from the interface of the
+	// default route.
+	MTU int `json:"mtu,omitempty"`
+	// NodePortRange is the range of NodePorts (default "30000-32767").
+	NodePortRange string `json:"node_port_range,omitempty"`
+}
+
+// PortConfig lists every TCP port the cluster listens on. Etcd and containerd
+// use unix sockets.
+type PortConfig struct {
+	APIServer         int `json:"api_server,omitempty"`         // all addresses, default 6443
+	Kubelet           int `json:"kubelet,omitempty"`            // all addresses, default 10250
+	KubeletHealth     int `json:"kubelet_health,omitempty"`     // 127.0.0.1, default 10248
+	ControllerManager int `json:"controller_manager,omitempty"` // 127.0.0.1, default 10257
+	Scheduler         int `json:"scheduler,omitempty"`          // 127.0.0.1, default 10259
+	ProxyHealth       int `json:"proxy_health,omitempty"`       // 127.0.0.1, default 10256
+	ProxyMetrics      int `json:"proxy_metrics,omitempty"`      // 127.0.0.1, default 10249
+	MetricsServer     int `json:"metrics_server,omitempty"`     // node IP, default 10260
+	DNSMetrics        int `json:"dns_metrics,omitempty"`        // 127.0.0.1, default 9153
+	Etcd              int `json:"etcd_metrics,omitempty"`       // 127.0.0.1, default 2381
+}
+
+// RegistryConfig tells containerd how to reach registries.
+type RegistryConfig struct {
+	// Host is the platform registry's host[:port] as it appears in image names.
+	Host string `json:"host,omitempty"`
+	// Endpoint is the URL at which Host is really reached, for example
+	// "http://192.0.2.2:8080" (default "https://<host>").
+	Endpoint string `json:"endpoint,omitempty"`
+	// CAFile verifies Endpoint's certificate (default: the system's roots).
+	CAFile string `json:"ca_file,omitempty"`
+	// Mirrors lists pull-through endpoints for other registries.
+	Mirrors []Mirror `json:"mirrors,omitempty"`
+}
+
+// Mirror is an endpoint asked before a registry itself.
+type Mirror struct {
+	// Registry is the host as in image names ("docker.io"), or "_default".
+	Registry string `json:"registry"`
+	// Endpoint is the mirror's URL; a path is used as given.
+	Endpoint string `json:"endpoint"`
+	// CAFile verifies Endpoint's certificate (default: the system's roots).
+	CAFile string `json:"ca_file,omitempty"`
+	// Only stops containerd from asking Registry itself when the mirror fails.
+	Only bool `json:"only,omitempty"`
+}
+
+// ResourceConfig bounds what the control plane and the workloads may take. All
+// sizes are bytes.
+type ResourceConfig struct {
+	// SystemReserved is kept from pods for the host and the platform's other
+	// programs (default 512 MiB).
+	SystemReserved int64 `json:"system_reserved_memory,omitempty"`
+	// KubeReserved is kept from pods for containerd and slipway-cluster
+	// (default 1 GiB).
+	KubeReserved int64 `json:"kube_reserved_memory,omitempty"`
+	// PodMemory caps the sum of all pods; when set it takes precedence: what is
+	// left of the host's memory is reserved. 0 leaves all but the reservations.
+	PodMemory int64 `json:"pod_memory,omitempty"`
+	// MaxPods is the most pods the node runs (default 200).
+	MaxPods int `json:"max_pods,omitempty"`
+	// GoMemoryLimit is slipway-cluster's soft memory limit (default 700 MiB).
+	GoMemoryLimit int64 `json:"go_memory_limit,omitempty"`
+	// GoGC is slipway-cluster's garbage collection target in percent (default 50).
+	GoGC int `json:"go_gc,omitempty"`
+	// EvictMemory is the available memory below which pods are evicted
+	// (default 200 MiB).
+	EvictMemory int64 `json:"evict_memory_below,omitempty"`
+	// EvictDisk is the free disk space below which pods are evicted
+	// (default 1 GiB).
+	EvictDisk int64 `json:"evict_disk_below,omitempty"`
+	// ImageDisk is the free disk space below which unused images are removed
+	// (default 4 GiB).
+	ImageDisk int64 `json:"image_gc_disk_below,omitempty"`
+}
+
+// LogConfig sets how much the cluster logs.
+type LogConfig struct {
+	// Verbosity of the Kubernetes components, klog's -v (default 0).
+	Verbosity int `json:"verbosity,omitempty"`
+	// Level of containerd and etcd: debug, info, warn, error (default "warn").
+	Level string `json:"level,omitempty"`
+	// AuditMaxSize is the size in MiB at which the API server's audit log
+	// rotates (default 50).
+	AuditMaxSize int `json:"audit_max_size_mb,omitempty"`
+	// AuditMaxFiles is how many rotated audit logs are kept (default 5).
+	AuditMaxFiles int `json:"audit_max_files,omitempty"`
+}
+
+// Load reads a Config written by the supervisor, fills in defaults and
+// validates it. The error names the file and the offending key.
+func Load(path string) (Config, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	config, err := Parse(raw)
+	if err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return config, nil
+}
+
+// Parse decodes JSON strictly, fills in defaults and validates.
+func Parse(raw []byte) (Config, error) {
+	var config Config
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&config); err != nil {
+		line := 1 + bytes.Count(raw[:min(int(decoder.InputOffset()), len(raw))], []byte("\n"))
+		return Config{}, fmt.Errorf("line %d: %w", line, err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return Config{}, errors.New("text follows the JSON object")
+	}
+	if err := config.SetDefaults(); err != nil {
+		return Config{}, err
+	}
+	return config, config.Validate()
+}
+
+// SetDefaults fills every field left zero. It fails when a field that others
+// derive from cannot be read.
+func (c *Config) SetDefaults() error {
+	fill(&c.Instance, "slipway")
+	fill(&c.HealthSocket, filepath.Join(c.DataDir, "run", "slipway-cluster.health.sock"))
+	fill(&c.Kubeconfig, filepath.Join(c.DataDir, "kubeconfig"))
+	fill(&c.ContainerdSocket, filepath.Join(c.DataDir, "run", "containerd.sock"))
+	fill(&c.CgroupRoot, "/"+c.Instance)
+	fill(&c.PauseImage, "localhost/slipway/pause:1")
+	fill(&c.CNIBinDir, findCNIPlugins())
+	if c.Node.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("node.name: no host name: %w", err)
+		}
+		c.Node.Name = strings.ToLower(name)
+	}
+	c.Resources.setDefaults()
+	c.Logging.setDefaults()
+	c.Ports.setDefaults()
+	if err := c.Network.setDefaults(c.Instance); err != nil {
+		return err
+	}
+	if c.Registry.Host != "" {
+		fill(&c.Registry.Endpoint, "https://"+c.Registry.Host)
+	}
+	return nil
+}
+
+func (n *NetworkConfig) setDefaults(instance string) error {
+	fill(&n.PodCIDR, "10.42.0.0/16")
+	fill(&n.ServiceCIDR, "10.43.0.0/16")
+	fill(&n.ClusterDomain, "cluster.local")
+	fill(&n.Bridge, instance+"0")
+	fill(&n.NodePortRange, "30000-32767")
+	pods, err := netip.ParsePrefix(n.PodCIDR)
+	if err != nil {
+		return fmt.Errorf("network.pod_cidr: %w", err)
+	}
+	services, err := netip.ParsePrefix(n.ServiceCIDR)
+	if err != nil {
+		return fmt.Errorf("network.service_cidr: %w", err)
+	}
+	fill(&n.NodePodCIDR, netip.PrefixFrom(pods.Masked().Addr(), max(24, pods.Bits())).String())
+	address := services.Masked().Addr()
+	for range 10 {
+		address = address.Next()
+	}
+	fill(&n.ClusterDNS, address.String())
+	return nil
+}
+
+func (p *PortConfig) setDefaults() {
+	fill(&p.APIServer, 6443)
+	fill(&p.Kubelet, 10250)
+	fill(&p.KubeletHealth, 10248)
+	fill(&p.ControllerManager, 10257)
+	fill(&p.Scheduler, 10259)
+	fill(&p.ProxyHealth, 10256)
+	fill(&p.ProxyMetrics, 10249)
+	fill(&p.MetricsServer, 10260)
+	fill(&p.DNSMetrics, 9153)
+	fill(&p.Etcd, 2381)
+}
+
+func (r *ResourceConfig) setDefaults() {
+	const mebibyte = 1 << 20
+	fill(&r.SystemReserved, 512*mebibyte)
+	fill(&r.KubeReserved, 1024*mebibyte)
+	fill(&r.MaxPods, 200)
+	fill(&r.GoMemoryLimit, 700*mebibyte)
+	fill(&r.GoGC, 50)
+	fill(&r.EvictMemory, 200*mebibyte)
+	fill(&r.EvictDisk, 1024*mebibyte)
+	fill(&r.ImageDisk, 4096*mebibyte)
+}
+
+func (l *LogConfig) setDefaults() {
+	fill(&l.Level, "warn")
+	fill(&l.AuditMaxSize, 50)
+	fill(&l.AuditMaxFiles, 5)
+}
+
+// fill sets *field to value when it is zero.
+func fill[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+var (
+	instanceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,10}$`)
+	nodeName     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+)
+
+// maxSocketPath is the longest path of a unix socket: sun_path holds 108 bytes
+// with its terminating zero.
+const maxSocketPath = 107
+
+// Validate reports the first field that cannot work, named by its JSON key.
+// It looks at nothing but the values; the host's state is Prepare's business.
+func (c *Config) Validate() error {
+	if !instanceName.MatchString(c.Instance) {
+		return fmt.Errorf("instance: %q must be 1 to 11 lower-case letters, digits or '-', starting with a letter", c.Instance)
+	}
+	for key, path := range map[string]string{
+		"data_dir": c.DataDir, "bin_dir": c.BinDir, "health_socket": c.HealthSocket, "cgroup_root": c.CgroupRoot,
+		"kubeconfig": c.Kubeconfig, "containerd_socket": c.ContainerdSocket,
+	} {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("%s: %q must be an absolute path", key, path)
+		}
+	}
+	for key, path := range map[string]string{
+		"health_socket": c.HealthSocket, "containerd_socket": c.ContainerdSocket + ".ttrpc", "data_dir": c.EtcdSocket(),
+	} {
+		if len(path) > maxSocketPath {
+			return fmt.Errorf("%s: the unix socket path %s is longer than %d bytes: choose a shorter data directory", key, path, maxSocketPath)
+		}
+	}
+	if c.CgroupRoot == "/" {
+		return errors.New("cgroup_root: must be below the root cgroup")
+	}
+	if !nodeName.MatchString(c.Node.Name) {
+		return fmt.Errorf("node.name: %q is not a DNS name in lower case", c.Node.Name)
+	}
+	if ip, err := netip.ParseAddr(c.Node.IP); err != nil || !ip.Is4() || ip.IsUnspecified() || ip.IsLoopback() {
+		return fmt.Errorf("node.ip: %q must be an IPv4 address that pods can reach", c.Node.IP)
+	}
+	if err := c.Network.validate(); err != nil {
+		return err
+	}
+	if err := c.Ports.validate(); err != nil {
+		return err
+	}
+	return c.Registry.validate()
+}
+
+func (n *NetworkConfig) validate() error {
+	ranges := map[string]netip.Prefix{}
+	for key, value := range map[string]string{"pod_cidr": n.PodCIDR, "node_pod_cidr": n.NodePodCIDR, "service_cidr": n.ServiceCIDR} {
+		prefix, err := netip.ParsePrefix(value)
+		if err != nil || !prefix.Addr().Is4() {
+			return fmt.Errorf("network.%s: %q must be an IPv4 range such as 10.42.0.0/16", key, value)
+		}
+		if prefix != prefix.Masked() {
+			return fmt.Errorf("network.%s: %s has host bits set: write %s", key, value, prefix.Masked())
+		}
+		ranges[key] = prefix
+	}
+	if ranges["pod_cidr"].Overlaps(ranges["service_cidr"]) {
+		return fmt.Errorf("network.service_cidr: %s overlaps network.pod_cidr %s", n.ServiceCIDR, n.PodCIDR)
+	}
+	if part := ranges["node_pod_cidr"]; !ranges["pod_cidr"].Contains(part.Addr()) || part.Bits() < ranges["pod_cidr"].Bits() {
+		return fmt.Errorf("network.node_pod_cidr: %s does not lie in network.pod_cidr %s", n.NodePodCIDR, n.PodCIDR)
+	}
+	if dns, err := netip.ParseAddr(n.ClusterDNS); err != nil || !ranges["service_cidr"].Contains(dns) {
+		return fmt.Errorf("network.cluster_dns: %q must lie in network.service_cidr %s", n.ClusterDNS, n.ServiceCIDR)
+	}
+	if len(n.Bridge) > 15 || strings.ContainsAny(n.Bridge, "/ ") {
+		return fmt.Errorf("network.bridge: %q is not an interface name of at most 15 characters", n.Bridge)
+	}
+	return nil
+}
+
+func (p *PortConfig) validate() error {
+	taken := map[int]string{}
+	for _, port := range p.named() {
+		if port.number < 1 || port.number > 65535 {
+			return fmt.Errorf("ports.%s: %d is not a TCP port", port.key, port.number)
+		}
+		if other, twice := taken[port.number]; twice {
+			return fmt.Errorf("ports.%s: %d is also ports.%s", port.key, port.number, other)
+		}
+		taken[port.number] = port.key
+	}
+	return nil
+}
+
+type namedPort struct {
+	key    string
+	number int
+}
+
+func (p *PortConfig) named() []namedPort {
+	return []namedPort{
+		{"api_server", p.APIServer}, {"kubelet", p.Kubelet}, {"kubelet_health", p.KubeletHealth},
+		{"controller_manager", p.ControllerManager}, {"scheduler", p.Scheduler}, {"proxy_health", p.ProxyHealth},
+		{"proxy_metrics", p.ProxyMetrics}, {"metrics_server", p.MetricsServer}, {"dns_metrics", p.DNSMetrics},
+		{"etcd_metrics", p.Etcd},
+	}
+}
+
+func (r *RegistryConfig) validate() error {
+	if r.Host != "" {
+		if err := validEndpoint(r.Endpoint); err != nil {
+			return fmt.Errorf("registry.endpoint: %w", err)
+		}
+	}
+	for i, mirror := range r.Mirrors {
+		if mirror.Registry == "" || strings.ContainsAny(mirror.Registry, "/ ") {
+			return fmt.Errorf("registry.mirrors[%d].registry: %q is not a registry host", i, mirror.Registry)
+		}
+		if err := validEndpoint(mirror.Endpoint); err != nil {
+			return fmt.Errorf("registry.mirrors[%d].endpoint: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func validEndpoint(endpoint string) error {
+	parsed, err := url.Parse(endpoint)
+	if err != nil || parsed.Host == "" || (parsed.Scheme != "http" && parsed.Scheme != "https") {
+		return fmt.Errorf("%q must be an http or https URL", endpoint)
+	}
+	return nil
+}
+
+// EtcdSocket is the unix socket on which etcd answers the API server.
+func (c *Config) EtcdSocket() string { return filepath.Join(c.ClusterDir(), "etcd.sock") }
+
+// ClusterDir holds what the cluster persists: etcd, certificates, volumes.
+func (c *Config) ClusterDir() string { return filepath.Join(c.DataDir, "cluster") }
+
+// KubeletDir is the kubelet's root directory: pods' volumes are mounted below it.
+func (c *Config) KubeletDir() string { return filepath.Join(c.ClusterDir(), "kubelet") }
+
+// VolumeDir holds the directories of the default StorageClass.
+func (c *Config) VolumeDir() string { return filepath.Join(c.ClusterDir(), "volumes") }
+
+// PodLogDir holds the logs of all containers, in the kubelet's layout.
+func (c *Config) PodLogDir() string { return filepath.Join(c.ClusterDir(), "pod-logs") }
+
+// ContainerdRoot holds containerd's images and snapshots.
+func (c *Config) ContainerdRoot() string { return filepath.Join(c.DataDir, "containerd", "root") }
+
+// ContainerdState holds containerd's running state: bundles, mounts, network namespaces.
+func (c *Config) ContainerdState() string { return filepath.Join(c.DataDir, "containerd", "state") }
+
+// containerdDir holds containerd's configuration, CNI configuration and registry hosts.
+func (c *Config) containerdDir() string { return filepath.Join(c.DataDir, "containerd") }
+
+// shimSocketDir is short because a shim's socket name takes 65 of the 107
+// bytes a unix socket path may have.
+func (c *Config) shimSocketDir() string { return filepath.Join("/run", "slipway", c.shimKey()) }
