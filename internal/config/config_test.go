@@ -1,0 +1,95 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+func TestDefaultsAreValidAndComplete(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, limit := c.Budgets.Total(), int64(15)<<30; got > limit {
+		t.Errorf("the budgets add up to %s, more than a 15 GB server", Size(got))
+	}
+	if c.Budgets.Headroom < 3<<30 {
+		t.Errorf("headroom is %s, less than 3Gi", c.Budgets.Headroom)
+	}
+	var doc map[string]any
+	if err := yaml.Unmarshal(defaults, &doc); err != nil {
+		t.Fatal(err)
+	}
+	missing(t, "", reflect.TypeFor[Config](), doc)
+	if len(c.Budgets.Table()) != reflect.TypeFor[Budgets]().NumField() {
+		t.Error("the budget table misses a field")
+	}
+}
+
+// missing reports keys of the struct that default.yaml does not document.
+func missing(t *testing.T, prefix string, typ reflect.Type, doc map[string]any) {
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		key := f.Tag.Get("yaml")
+		v, ok := doc[key]
+		if !ok {
+			t.Errorf("default.yaml does not document %s%s", prefix, key)
+		}
+		if f.Type.Kind() == reflect.Struct {
+			sub, _ := v.(map[string]any)
+			missing(t, prefix+key+".", f.Type, sub)
+		}
+	}
+}
+
+func TestMistakesAreNamed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ yaml, want string }{
+		{"web:\n  prot: 1", `f.yaml: line 2: unknown key "prot"`},
+		{"web:\n  port: http", "f.yaml: line 2: cannot unmarshal"},
+		{"budgets:\n  jobs: lots", `f.yaml: line 2: "lots" is not a size such as 512Mi`},
+		{"metrics: {retention: never}", `f.yaml: line 1: "never" is not a duration such as 30m or 15d`},
+		{"name: Slip_way", "name: \"Slip_way\" must be 1 to 9 lower-case letters"},
+		{"data_dir: here", `data_dir: "here" must be an absolute path`},
+		{"ssh: {port: 8080}", "ssh.port: port 8080 is already taken by web.port"},
+		{"cluster: {pod_cidr: 10.43.0.0/16}", "overlaps"},
+		{"cluster: {dns_address: 1.1.1.1}", "cluster.dns_address"},
+		{"cluster: {enabled: false}", "gitops.enabled: Argo CD needs the cluster"},
+		{"external_url: example.com", "external_url"},
+		{"name: a\n---\nname: b", "only one YAML document"},
+		{"budgets: {jobs: 1Mi}", "budgets.jobs: 1Mi is less than 16Mi"},
+		{"name: [", "f.yaml: line 1"},
+	} {
+		_, err := Parse("f.yaml", []byte(c.yaml))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: error %v; want %q", c.yaml, err, c.want)
+		}
+	}
+	if _, err := Load("/does/not/exist.yaml"); err == nil {
+		t.Error("a missing file was accepted")
+	}
+}
+
+func TestSizesPrintAsWritten(t *testing.T) {
+	t.Parallel()
+	for _, s := range []string{"0", "5", "512Mi", "3Gi", "1536Mi", "2Ti", "7Ki"} {
+		var v Size
+		if err := yaml.Unmarshal([]byte(s), &v); err != nil || v.String() != s {
+			t.Errorf("%s became %s (%v)", s, v, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("name: a"))
+	f.Add(defaults)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := Parse("f", b); err == nil && c.Validate() != nil {
+			t.Error("an invalid configuration was accepted")
+		}
+	})
+}

@@ -1,0 +1,344 @@
+package supervise
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Child is a unit that is another program. It outlives a crash of the
+// supervisor: its output goes straight to its log file, and the next
+// supervisor adopts it by its pid file when it runs the same program with the
+// same arguments and configuration.
+type Child struct {
+	Path string // absolute
+	Args []string
+	Env  []string // in addition to the supervisor's PATH, HOME and TMPDIR
+	Dir  string
+
+	PIDFile string
+	LogFile string
+	// Fingerprint changes whenever a running child must not be adopted, such as
+	// a hash of its configuration.
+	Fingerprint string
+	// Socket answers GET /readyz with {"ready", "components"}; empty when
+	// ReadyFunc measures readiness instead.
+	Socket    string
+	ReadyFunc func(ctx context.Context) error
+	// Prepare runs before each start, not before an adoption.
+	Prepare func(ctx context.Context) error
+	// Joined is called with the process id right after each start or adoption,
+	// to put it into its cgroup.
+	Joined func(pid int) error
+	// KeepOnStop leaves the process running when the supervisor stops.
+	KeepOnStop func() bool
+	// StopWithin is how long the program has after SIGTERM before SIGKILL; 0
+	// means 15 s.
+	StopWithin time.Duration
+	Log        *slog.Logger
+
+	mu    sync.Mutex
+	pid   int
+	parts []Part
+}
+
+type pidRecord struct {
+	PID         int    `json:"pid"`
+	StartTime   uint64 `json:"start_time"` // clock ticks since boot, field 22 of /proc/PID/stat
+	Executable  string `json:"executable"`
+	Modified    int64  `json:"modified"` // of the executable, in Unix nanoseconds
+	Fingerprint string `json:"fingerprint"`
+}
+
+// PID returns the process id, or 0 while the program does not run.
+func (c *Child) PID() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pid
+}
+
+// Parts returns what the program last said of its parts.
+func (c *Child) Parts() []Part {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]Part(nil), c.parts...)
+}
+
+func (c *Child) setPID(pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid = pid
+	c.parts = nil
+}
+
+// Run adopts or starts the program and waits for its end.
+func (c *Child) Run(ctx context.Context) error {
+	fd, pid, adopted, err := c.adopt()
+	if err != nil {
+		return err
+	}
+	var cmd *exec.Cmd
+	if !adopted {
+		if c.Prepare != nil {
+			if err := c.Prepare(ctx); err != nil {
+				return err
+			}
+		}
+		if cmd, fd, err = c.start(); err != nil {
+			return err
+		}
+		pid = cmd.Process.Pid
+	}
+	defer unix.Close(fd)
+	c.setPID(pid)
+	defer c.setPID(0)
+	if c.Joined != nil {
+		if err := c.Joined(pid); err != nil {
+			c.Log.Warn("cannot put the program into its cgroup", "program", filepath.Base(c.Path), "err", err)
+		}
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); waitFD(fd) }()
+	select {
+	case <-ended:
+		return c.reap(cmd)
+	case <-ctx.Done():
+	}
+	if c.KeepOnStop != nil && c.KeepOnStop() {
+		return nil
+	}
+	c.terminate(fd, ended)
+	err = c.reap(cmd)
+	os.Remove(c.PIDFile)
+	var ee *exec.ExitError
+	if errors.As(err, &ee) {
+		return nil // it was asked to end
+	}
+	return err
+}
+
+func (c *Child) terminate(fd int, ended <-chan struct{}) {
+	within := c.StopWithin
+	if within == 0 {
+		within = 15 * time.Second
+	}
+	unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0)
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		c.Log.Warn("program did not stop in time and is killed", "program", filepath.Base(c.Path), "within", within)
+		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		<-ended
+	}
+}
+
+// reap collects the exit status of a child of our own. An adopted process
+// belongs to init.
+func (c *Child) reap(cmd *exec.Cmd) error {
+	if cmd == nil {
+		return errors.New("the program ended (see its log)")
+	}
+	err := cmd.Wait()
+	if err == nil {
+		return errors.New("the program ended with status 0 (see its log)")
+	}
+	return fmt.Errorf("the program ended: %w (see its log)", err)
+}
+
+// waitFD blocks until the process of a pidfd has ended.
+func waitFD(fd int) {
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+func (c *Child) start() (*exec.Cmd, int, error) {
+	if err := os.MkdirAll(filepath.Dir(c.LogFile), 0o700); err != nil {
+		return nil, -1, err
+	}
+	logFile, err := os.OpenFile(c.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, -1, fmt.Errorf("open log: %w", err)
+	}
+	defer logFile.Close()
+	cmd := exec.Command(c.Path, c.Args...)
+	cmd.Dir = c.Dir
+	for _, key := range []string{"PATH", "HOME", "TMPDIR", "LANG"} {
+		if v, ok := os.LookupEnv(key); ok {
+			cmd.Env = append(cmd.Env, key+"="+v)
+		}
+	}
+	cmd.Env = append(cmd.Env, c.Env...)
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	fd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
+	if err := cmd.Start(); err != nil {
+		return nil, -1, fmt.Errorf("start %s: %w", filepath.Base(c.Path), err)
+	}
+	if fd < 0 {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, -1, errors.New("the kernel has no pidfd (Linux 5.4 or later is needed)")
+	}
+	if err := c.writePIDFile(cmd.Process.Pid); err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		unix.Close(fd)
+		return nil, -1, err
+	}
+	return cmd, fd, nil
+}
+
+func (c *Child) writePIDFile(pid int) error {
+	st, err := startTime(pid)
+	if err != nil {
+		return fmt.Errorf("the program ended at once (see its log): %w", err)
+	}
+	info, err := os.Stat(c.Path)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(pidRecord{pid, st, c.Path, info.ModTime().UnixNano(), c.fingerprint()})
+	if err != nil {
+		return err
+	}
+	tmp := c.PIDFile + ".new"
+	if err := os.WriteFile(tmp, body, 0o600); err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return os.Rename(tmp, c.PIDFile)
+}
+
+func (c *Child) fingerprint() string { return strings.Join(c.Args, "\x00") + "\x00" + c.Fingerprint }
+
+// adopt takes over a running process of an earlier supervisor. One that runs
+// another version or configuration is stopped first.
+func (c *Child) adopt() (fd, pid int, ok bool, err error) {
+	body, err := os.ReadFile(c.PIDFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return -1, 0, false, nil
+	}
+	if err != nil {
+		return -1, 0, false, err
+	}
+	var rec pidRecord
+	if json.Unmarshal(body, &rec) != nil {
+		return -1, 0, false, nil
+	}
+	fd, err = unix.PidfdOpen(rec.PID, 0)
+	if err != nil {
+		return -1, 0, false, nil // it is gone
+	}
+	st, err := startTime(rec.PID)
+	if err != nil || st != rec.StartTime {
+		unix.Close(fd)
+		return -1, 0, false, nil // the number belongs to somebody else now
+	}
+	info, err := os.Stat(c.Path)
+	if err == nil && rec.Executable == c.Path && rec.Modified == info.ModTime().UnixNano() && rec.Fingerprint == c.fingerprint() {
+		c.Log.Info("adopted a running program", "program", filepath.Base(c.Path), "pid", rec.PID)
+		return fd, rec.PID, true, nil
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); waitFD(fd) }()
+	c.Log.Info("stopping a program that runs an earlier version or configuration", "program", filepath.Base(c.Path), "pid", rec.PID)
+	c.terminate(fd, ended)
+	unix.Close(fd)
+	return -1, 0, false, nil
+}
+
+// startTime reads when a process started; with its id it names the process for
+// good.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	i := strings.LastIndexByte(string(b), ')')
+	fields := strings.Fields(string(b[i+1:]))
+	if i < 0 || len(fields) < 20 {
+		return 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
+	}
+	if fields[0] == "Z" {
+		return 0, os.ErrProcessDone
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
+// Ready asks the program, by its socket or ReadyFunc.
+func (c *Child) Ready(ctx context.Context) error {
+	if c.PID() == 0 {
+		return errors.New("not running")
+	}
+	if c.ReadyFunc != nil {
+		return c.ReadyFunc(ctx)
+	}
+	h, err := readyz(ctx, c.Socket)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.parts = h.Components
+	c.mu.Unlock()
+	if h.Ready {
+		return nil
+	}
+	for _, p := range h.Components {
+		if !p.Ready {
+			if p.Message == "" {
+				p.Message = "starting"
+			}
+			return fmt.Errorf("%s: %s", p.Name, p.Message)
+		}
+	}
+	return errors.New("starting")
+}
+
+type health struct {
+	Ready      bool   `json:"ready"`
+	Components []Part `json:"components"`
+}
+
+func readyz(ctx context.Context, socket string) (health, error) {
+	var h health
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://program/readyz", nil)
+	if err != nil {
+		return h, err
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return h, errors.New("starting (does not answer yet)")
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&h); err != nil {
+		return h, fmt.Errorf("its health answer cannot be read: %w", err)
+	}
+	return h, nil
+}
