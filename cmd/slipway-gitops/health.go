@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+)
+
+// status answers /readyz: 200 when every component is ready, else 503, with
+// the same document either way. Safe for concurrent use.
+type status struct {
+	start time.Time
+
+	mu         sync.Mutex
+	components []component
+}
+
+// component is one line of the document. Seconds is the time from program
+// start to ready.
+type component struct {
+	Name    string  `json:"name"`
+	Ready   bool    `json:"ready"`
+	Message string  `json:"message"`
+	Seconds float64 `json:"seconds"`
+}
+
+func newStatus(names []string, start time.Time) *status {
+	s := &status{start: start}
+	for _, n := range names {
+		s.components = append(s.components, component{Name: n, Message: "starting"})
+	}
+	return s
+}
+
+// Waiting implements the engines' Reporter.
+func (s *status) Waiting(name, cause string) {
+	s.set(name, func(c *component) { c.Ready, c.Message = false, cause })
+}
+
+// Ready implements the engines' Reporter.
+func (s *status) Ready(name string) {
+	s.set(name, func(c *component) {
+		c.Ready, c.Message = true, ""
+		if c.Seconds == 0 {
+			c.Seconds = time.Since(s.start).Seconds()
+		}
+	})
+}
+
+func (s *status) set(name string, change func(*component)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.components {
+		if s.components[i].Name == name {
+			change(&s.components[i])
+		}
+	}
+}
+
+func (s *status) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	doc := struct {
+		Ready      bool        `json:"ready"`
+		Components []component `json:"components"`
+	}{Ready: true, Components: append([]component(nil), s.components...)}
+	s.mu.Unlock()
+	for _, c := range doc.Components {
+		doc.Ready = doc.Ready && c.Ready
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if !doc.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// An error here means that the reader has gone.
+	_ = json.NewEncoder(w).Encode(doc)
+}
+
+func listenUnix(ctx context.Context, socket string, h http.Handler) error {
+	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return err
+	}
+	return serveOn(ctx, l, h)
+}
+
+func listenTCP(ctx context.Context, address string, h http.Handler) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return serveOn(ctx, l, h)
+}
+
+func serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"maps"
+)
+
+// mergeDefaults brings the platform's defaults into an object that users edit
+// too. applied holds, by key, the digest of the value the platform set last:
+// a key that still has it follows the new default; one that a user changed or
+// deleted stays as the user left it. It returns the new data and digests.
+func mergeDefaults(current, applied, desired map[string]string) (data, digests map[string]string) {
+	data, digests = maps.Clone(current), maps.Clone(applied)
+	if data == nil {
+		data = map[string]string{}
+	}
+	if digests == nil {
+		digests = map[string]string{}
+	}
+	for k, want := range desired {
+		have, present := data[k]
+		last, ours := digests[k]
+		switch {
+		case !ours && present:
+			// The user was first.
+		case !ours, present && digest(have) == last:
+			data[k] = want
+			digests[k] = digest(want)
+		}
+	}
+	return data, digests
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:8])
+}
+
+// configDefaults are the platform's values in argocd-cm; exclusions and
+// ignored updates are upstream's own defaults, reduced to what this platform's
+// clusters contain.
+func configDefaults(externalURL string) map[string]string {
+	m := map[string]string{
+		"accounts." + platformAccount:                       "apiKey",
+		"application.resourceTrackingMethod":                "annotation",
+		"admin.enabled":                                     "true",
+		"statusbadge.enabled":                               "false",
+		"users.anonymous.enabled":                           "false",
+		"resource.exclusions":                               exclusions,
+		"resource.customizations.ignoreResourceUpdates.all": "jsonPointers:\n  - /status\n",
+		"resource.customizations.ignoreResourceUpdates.argoproj.io_Application": `jqPathExpressions:
+  - '.metadata.annotations."notified.notifications.argoproj.io"'
+  - '.metadata.annotations."argocd.argoproj.io/refresh"'
+  - '.metadata.annotations."argocd.argoproj.io/hydrate"'
+  - '.operation'
+`,
+		"resource.customizations.ignoreResourceUpdates.argoproj.io_Rollout": `jqPathExpressions:
+  - '.metadata.annotations."notified.notifications.argoproj.io"'
+`,
+		"resource.customizations.ignoreResourceUpdates.apps_ReplicaSet": `jqPathExpressions:
+  - '.metadata.annotations."deployment.kubernetes.io/desired-replicas"'
+  - '.metadata.annotations."deployment.kubernetes.io/max-replicas"'
+  - '.metadata.annotations."rollout.argoproj.io/desired-replicas"'
+`,
+	}
+	if externalURL != "" {
+		m["url"] = externalURL
+	}
+	return m
+}
+
+// exclusions are never declared in git nor worth a place in a resource tree;
+// each would cost a watch and its objects' memory.
+const exclusions = `- apiGroups: ['', discovery.k8s.io]
+  kinds: [Endpoints, EndpointSlice]
+- apiGroups: [coordination.k8s.io]
+  kinds: [Lease]
+- apiGroups: [authentication.k8s.io, authorization.k8s.io]
+  kinds: [SelfSubjectReview, TokenReview, LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview]
+- apiGroups: [certificates.k8s.io]
+  kinds: [CertificateSigningRequest]
+- apiGroups: [metrics.k8s.io]
+  kinds: ['*']
+- apiGroups: [apps]
+  kinds: [ControllerRevision]
+- apiGroups: [networking.k8s.io]
+  kinds: [IPAddress, ServiceCIDR]
+- apiGroups: [storage.k8s.io]
+  kinds: [CSINode, CSIDriver, CSIStorageCapacity, VolumeAttachment, VolumeAttributesClass]
+- apiGroups: [flowcontrol.apiserver.k8s.io]
+  kinds: [FlowSchema, PriorityLevelConfiguration]
+- apiGroups: [resource.k8s.io]
+  kinds: ['*']
+- apiGroups: ['']
+  kinds: [Node, ComponentStatus, Binding]
+`
+
+// rbacDefaults give the platform's own account and its administrators all
+// rights; others have what a project's roles give them.
+func rbacDefaults() map[string]string {
+	return map[string]string{
+		"policy.csv": "g, " + platformAccount + ", role:admin\ng, slipway:admins, role:admin\n",
+		"scopes":     "[groups, email]",
+	}
+}
