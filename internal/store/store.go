@@ -44,6 +44,7 @@ type Tx struct {
 	tx      *sql.Tx
 	now     time.Time
 	emitted bool
+	after   []func(error)
 }
 
 // Option configures Open.
@@ -122,6 +123,18 @@ type writeRequest struct {
 	fn   func(*Tx) error
 	err  error
 	done chan struct{}
+	tx   *Tx
+}
+
+// finish reports the outcome: to the transaction's own functions first, so that
+// they run before any later write.
+func (req *writeRequest) finish() {
+	if req.tx != nil {
+		for _, fn := range req.tx.after {
+			fn(req.err)
+		}
+	}
+	close(req.done)
 }
 
 // Write runs fn in a transaction and returns once it is on disk. Concurrent
@@ -189,7 +202,7 @@ func (db *DB) commit(group []*writeRequest) {
 			if req.err == nil {
 				req.err = err
 			}
-			close(req.done)
+			req.finish()
 		}
 	}
 	ctx := context.Background()
@@ -209,6 +222,7 @@ func (db *DB) commit(group []*writeRequest) {
 			return
 		}
 		t := &Tx{ctx: ctx, tx: tx, now: db.now()}
+		req.tx = t
 		req.err = runSafely(req.fn, t)
 		if req.err != nil {
 			if _, err := tx.ExecContext(ctx, "ROLLBACK TO one"); err != nil {
@@ -230,7 +244,7 @@ func (db *DB) commit(group []*writeRequest) {
 		return
 	}
 	for _, req := range group {
-		close(req.done)
+		req.finish()
 	}
 	if emitted {
 		db.wakeConsumers()
@@ -261,6 +275,12 @@ func (t *Tx) Context() context.Context { return t.ctx }
 
 // Now returns the time of the transaction, in UTC with millisecond precision.
 func (t *Tx) Now() time.Time { return t.now.UTC().Truncate(time.Millisecond) }
+
+// After registers fn to be called once with the outcome of the write: nil when
+// it is on disk, or the error that undid it. It runs before any later write
+// begins, so that what a caller keeps in memory can follow the database; it
+// must be quick and must not use the database.
+func (t *Tx) After(fn func(err error)) { t.after = append(t.after, fn) }
 
 // Exec runs a statement.
 func (t *Tx) Exec(query string, args ...any) (sql.Result, error) {

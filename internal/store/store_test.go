@@ -132,3 +132,24 @@ func TestNewerDatabaseIsRefused(t *testing.T) {
 		t.Errorf("opening a newer database: %v", err)
 	}
 }
+
+func TestAfterTellsTheOutcomeBeforeLaterWrites(t *testing.T) {
+	t.Parallel()
+	db := open(t)
+	boom := errors.New("boom")
+	var outcomes []error
+	write := func(fail error) {
+		err := db.Write(t.Context(), func(tx *Tx) error {
+			tx.After(func(err error) { outcomes = append(outcomes, err) })
+			return fail
+		})
+		if !errors.Is(err, fail) {
+			t.Errorf("write: %v; want %v", err, fail)
+		}
+	}
+	write(nil)
+	write(boom)
+	if len(outcomes) != 2 || outcomes[0] != nil || !errors.Is(outcomes[1], boom) {
+		t.Errorf("outcomes %v", outcomes)
+	}
+}
