@@ -342,3 +342,21 @@ func readyz(ctx context.Context, socket string) (health, error) {
 	}
 	return h, nil
 }
+
+// StopLeftover ends the process of a pid file that an earlier supervisor left,
+// if it still lives: SIGTERM, then SIGKILL after the time given. The pid file
+// is removed.
+func StopLeftover(ctx context.Context, pidFile string, within time.Duration) error {
+	c := &Child{PIDFile: pidFile, Fingerprint: "none", StopWithin: within, Log: slog.New(slog.DiscardHandler)}
+	fd, _, adopted, err := c.adopt()
+	if err != nil {
+		return fmt.Errorf("stop the process of %s: %w", pidFile, err)
+	}
+	if adopted {
+		unix.Close(fd)
+	}
+	if err := os.Remove(pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return ctx.Err()
+}
