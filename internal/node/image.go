@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -114,4 +115,38 @@ func tarball(files []file) ([]byte, error) {
 func sum(content []byte) string {
 	digest := sha256.Sum256(content)
 	return hex.EncodeToString(digest[:])
+}
+
+// ImportPause makes the pod sandbox image from bin/slipway-pause and imports
+// it, if containerd does not have it yet. containerd must be running; it pins
+// the image itself, because its configuration names it.
+func ImportPause(ctx context.Context, c Config) error {
+	program, err := os.ReadFile(filepath.Join(c.BinDir, "slipway-pause"))
+	if err != nil {
+		return fmt.Errorf("make the pod sandbox image: %w", err)
+	}
+	var archive bytes.Buffer
+	if err := WriteProgramImage(&archive, c.PauseImage, program); err != nil {
+		return err
+	}
+	path := filepath.Join(c.containerdDir(), "pause.tar")
+	// The archive is also the mark of what has been imported.
+	if present, err := os.ReadFile(path); err == nil && bytes.Equal(present, archive.Bytes()) {
+		if known, err := hasImage(ctx, c, KubernetesNamespace, c.PauseImage); err != nil || known {
+			return err
+		}
+	}
+	if err := writeFile(path, archive.Bytes(), 0o600); err != nil {
+		return err
+	}
+	return ImportImage(ctx, c, KubernetesNamespace, path)
+}
+
+func hasImage(ctx context.Context, c Config, namespace, name string) (bool, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(c.BinDir, "ctr"), "--address", c.ContainerdSocket, "--namespace", namespace,
+		"images", "list", "--quiet", "name=="+name).Output()
+	if err != nil {
+		return false, fmt.Errorf("look for image %s: %w", name, err)
+	}
+	return strings.TrimSpace(string(out)) == name, nil
 }
