@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -24,6 +25,7 @@ import (
 	"github.com/argoproj/argo-cd/v3/pkg/apis/application/v1alpha1"
 	"github.com/argoproj/argo-cd/v3/util/db"
 	"github.com/argoproj/argo-cd/v3/util/github_app"
+	"github.com/argoproj/argo-cd/v3/util/metrics/kubectl"
 	"github.com/argoproj/argo-cd/v3/util/settings"
 )
 
@@ -69,6 +71,9 @@ func (e *Engine) runApplicationSets(ctx context.Context) error {
 	e.hooks.put(ComponentApplicationSet, http.HandlerFunc(hook.Handler))
 	metrics := appsetmetrics.NewApplicationsetMetrics(utils.NewAppsetLister(mgr.GetClient()), nil,
 		func(a *v1alpha1.ApplicationSet) bool { return utils.IsNamespaceAllowed(namespaces, a.Namespace) })
+	// The application controller's handler gathers this registry beside its
+	// own, and each has the client metrics now: one process, one place.
+	kubectl.RegisterWithPrometheus(unregisterer{ctrlmetrics.Registry})
 	r := &controllers.ApplicationSetReconciler{
 		Generators: gens,
 		Client:     client,
@@ -93,4 +98,13 @@ func (e *Engine) runApplicationSets(ctx context.Context) error {
 	}
 	e.reporter.Ready(ComponentApplicationSet)
 	return mgr.Start(ctx)
+}
+
+// unregisterer takes out of a registry what it is asked to put in.
+type unregisterer struct{ prometheus.Registerer }
+
+func (u unregisterer) MustRegister(cs ...prometheus.Collector) {
+	for _, c := range cs {
+		u.Unregister(c)
+	}
 }

@@ -25,6 +25,7 @@ import (
 	appclientset "github.com/argoproj/argo-cd/v3/pkg/client/clientset/versioned"
 	"github.com/argoproj/argo-cd/v3/reposerver/apiclient"
 	logutils "github.com/argoproj/argo-cd/v3/util/log"
+	"github.com/argoproj/argo-cd/v3/util/settings"
 	"github.com/argoproj/argo-cd/v3/util/tls"
 
 	"github.com/slipwayhq/slipway/internal/gitops"
@@ -113,10 +114,14 @@ func (e *Engine) Run(ctx context.Context) error {
 		{ComponentNotifications, e.runNotifications},
 	} {
 		g.Go(func() error {
-			if err := part.run(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", part.name, err)
+			err := part.run(ctx)
+			if err == nil || ctx.Err() != nil {
+				return nil
 			}
-			return nil
+			// Logged here too: upstream's code may end the process on the
+			// cancellation that follows.
+			log.WithError(err).Errorf("%s failed", part.name)
+			return fmt.Errorf("%s: %w", part.name, err)
 		})
 	}
 	return g.Wait()
@@ -136,6 +141,12 @@ func (e *Engine) prepare(ctx context.Context) error {
 	}
 	b := &bootstrap{config: e.config, kube: e.kube, dynamic: e.dynamic}
 	if err := b.run(ctx); err != nil {
+		return fmt.Errorf("%s: %w", ComponentBootstrap, err)
+	}
+	// Argo CD's server key and admin password, which every component reads.
+	initCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if _, err := settings.NewSettingsManager(initCtx, e.kube, Namespace).InitializeSettings(true); err != nil {
 		return fmt.Errorf("%s: %w", ComponentBootstrap, err)
 	}
 	var err error

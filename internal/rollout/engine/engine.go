@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/argoproj/pkg/kubeclientmetrics"
 	goplugin "github.com/hashicorp/go-plugin"
 	smiclientset "github.com/servicemeshinterface/smi-sdk-go/pkg/gen/client/split/clientset/versioned"
 	"golang.org/x/sync/errgroup"
@@ -70,7 +69,6 @@ func New(o Options, reporter Reporter) (*Engine, error) {
 	cfg.UserAgent = "slipway-rollouts"
 	cfg.QPS, cfg.Burst = defaults.DefaultQPS, defaults.DefaultBurst
 	e := &Engine{options: o, reporter: reporter, requests: &metrics.K8sRequestsCountProvider{}}
-	kubeclientmetrics.AddMetricsTransportWrapper(cfg, e.requests.IncKubernetesRequest)
 	if err := e.clients(cfg); err != nil {
 		return nil, err
 	}
