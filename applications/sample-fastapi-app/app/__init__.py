@@ -1,0 +1,1 @@
+"""A small URL shortener, written to be copied from."""
