@@ -1,0 +1,78 @@
+package runner
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+// request describes the environment that the job needs and computes its
+// variables.
+func (j *job) request() (EnvironmentRequest, error) {
+	info := j.spec.JobInfo
+	config := j.runner.config
+	builds := config.BuildsDir
+	host := filepath.Join(j.dir, "builds")
+	if builds == "" {
+		builds = host // the executor shows the host's own path
+	}
+	if err := os.Mkdir(host, 0o777); err != nil {
+		return EnvironmentRequest{}, fmt.Errorf("make builds folder: %w", err)
+	}
+	if err := os.Chmod(host, 0o777); err != nil {
+		return EnvironmentRequest{}, fmt.Errorf("make builds folder: %w", err)
+	}
+	dir := path.Join(builds, info.ProjectFullPath)
+	if info.ProjectFullPath == "" {
+		dir = path.Join(builds, fmt.Sprintf("project-%d", info.ProjectID))
+	}
+	own := func(dir string) []delivery.JobVariable {
+		var list []delivery.JobVariable
+		for _, pair := range [][2]string{
+			{"CI_BUILDS_DIR", builds}, {"CI_PROJECT_DIR", dir}, {"CI_CONCURRENT_ID", "0"}, {"CI_CONCURRENT_PROJECT_ID", "0"},
+			{"CI_SERVER", "yes"}, {"CI_DISPOSABLE_ENVIRONMENT", "true"},
+			{"GITLAB_ENV", path.Join(dir+".tmp", jobEnvFile)}, {"RUNNER_TEMP_PROJECT_DIR", dir + ".tmp"},
+		} {
+			list = append(list, delivery.JobVariable{Key: pair[0], Value: pair[1], Public: true, Raw: true})
+		}
+		return list
+	}
+	j.variables = NewVariables(dir+".tmp", j.spec.Variables, own(dir)).Expanded()
+	if custom := j.variables.Get("GIT_CLONE_PATH"); custom != "" {
+		custom = path.Clean(custom)
+		if !strings.HasPrefix(custom, builds+"/") {
+			return EnvironmentRequest{}, &JobError{Reason: ReasonConfiguration,
+				Message: fmt.Sprintf("the GIT_CLONE_PATH=%q has to be within %q", custom, builds)}
+		}
+		dir = custom
+		j.variables = NewVariables(dir+".tmp", j.spec.Variables, own(dir)).Expanded()
+	}
+	j.projectDir = dir
+	return EnvironmentRequest{
+		JobID: j.spec.ID, ProjectID: info.ProjectID, ProjectPath: info.ProjectFullPath,
+		Hostname:  fmt.Sprintf("runner-project-%d-job-%d", info.ProjectID, j.spec.ID),
+		BuildsDir: host, Image: j.image(), Services: j.services(), Variables: j.variables,
+		Credentials: credentials(j.spec, j.variables, j.log), Limits: j.limits(), Privileged: config.Privileged,
+		Tools: config.Tools, Log: j.log,
+	}, nil
+}
+
+// prepare makes the environment and opens the builds folder.
+func (j *job) prepare(ctx context.Context, request EnvironmentRequest) error {
+	root, err := os.OpenRoot(request.BuildsDir)
+	if err != nil {
+		return fmt.Errorf("open builds folder: %w", err)
+	}
+	j.builds = root
+	environment, err := j.runner.executor.Prepare(ctx, request)
+	if err != nil {
+		return err
+	}
+	j.environment = environment
+	return nil
+}

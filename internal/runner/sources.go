@@ -1,0 +1,363 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+// Repositories finds repositories that lie on this host's disk.
+type Repositories interface {
+	// GitDir returns the bare repository of a project. An error of kind
+	// NotFound means that it is elsewhere and must be fetched by its URL.
+	GitDir(ctx context.Context, projectID int64) (string, error)
+}
+
+// Ways to get the sources: the variable GIT_STRATEGY.
+const (
+	gitFetch = "fetch"
+	gitClone = "clone"
+	gitNone  = "none"
+	gitEmpty = "empty"
+)
+
+// sources checks out the job's commit into the project folder.
+type sources struct {
+	job      *job
+	root     *os.Root // the builds folder on the host
+	dir      string   // the project folder below root
+	out      io.Writer
+	hostPath string
+}
+
+// get runs the get_sources stage.
+func (s *sources) get(ctx context.Context) error {
+	strategy := s.job.variables.Get("GIT_STRATEGY")
+	switch strategy {
+	case "":
+		if strategy = gitClone; s.job.spec.AllowGitFetch {
+			strategy = gitFetch
+		}
+	case gitFetch, gitClone, gitEmpty, gitNone:
+	default:
+		return &JobError{Reason: ReasonConfiguration, Message: fmt.Sprintf("unknown GIT_STRATEGY %q: use fetch, clone, none or empty", strategy)}
+	}
+	if err := s.makeFolder(); err != nil {
+		return err
+	}
+	if err := s.job.runHook(ctx, "pre_get_sources_script"); err != nil {
+		return err
+	}
+	var err error
+	switch strategy {
+	case gitNone:
+		s.job.log.Notice("Skipping Git repository setup")
+	case gitEmpty:
+		s.job.log.Notice("Skipping Git repository setup and creating an empty build directory")
+	default:
+		err = s.fetch(ctx)
+	}
+	if err == nil && strategy != gitNone && strategy != gitEmpty {
+		err = s.checkout(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return s.job.runHook(ctx, "post_get_sources_script")
+}
+
+// makeFolder makes the project folder, open to every user of the job's image,
+// and refuses anything on the way that is not a folder.
+func (s *sources) makeFolder() error {
+	at := ""
+	for part := range strings.SplitSeq(s.dir, "/") {
+		at = path.Join(at, part)
+		if err := s.root.Mkdir(at, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("make build folder: %w", err)
+		}
+		info, err := s.root.Lstat(at)
+		if err != nil {
+			return fmt.Errorf("make build folder: %w", err)
+		}
+		if !info.IsDir() {
+			return &JobError{Reason: ReasonScript, Message: fmt.Sprintf("the build folder's part %q is not a folder", at)}
+		}
+		if err := s.root.Chmod(at, 0o777); err != nil {
+			return fmt.Errorf("make build folder: %w", err)
+		}
+	}
+	s.hostPath = filepath.Join(s.root.Name(), filepath.FromSlash(s.dir))
+	return nil
+}
+
+// fetch makes a fresh repository with the job's refs, straight from the
+// repository on disk where there is one.
+func (s *sources) fetch(ctx context.Context) error {
+	info := s.job.spec.GitInfo
+	if info.Depth > 0 {
+		s.job.log.Notice("Fetching changes with git depth set to %d...", info.Depth)
+	} else {
+		s.job.log.Notice("Fetching changes...")
+	}
+	// A pre_get_sources hook may have left a repository with hooks and
+	// configuration of its own; git must never see that on the host.
+	if err := s.makeFolder(); err != nil {
+		return err
+	}
+	if err := s.root.RemoveAll(path.Join(s.dir, ".git")); err != nil {
+		return fmt.Errorf("remove old repository: %w", err)
+	}
+	init := []string{"init", "--quiet", "--template=", "--initial-branch=none"}
+	if info.ObjectFormat != "" && info.ObjectFormat != "sha1" {
+		init = append(init, "--object-format="+info.ObjectFormat)
+	}
+	if err := s.git(ctx, append(init, ".")...); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "Initialized empty Git repository in %s/.git/\n", s.job.projectDir)
+	if err := s.writeRemote(); err != nil {
+		return err
+	}
+	s.job.log.Notice("Created fresh repository.")
+	from, local, err := s.origin(ctx)
+	if err != nil {
+		return err
+	}
+	args := []string{"-c", "gc.auto=0", "-c", "maintenance.auto=0", "-c", "fetch.writeCommitGraph=false",
+		"fetch", "--no-recurse-submodules", "--no-write-fetch-head"}
+	if info.Depth > 0 {
+		args = append(args, "--depth", strconv.Itoa(info.Depth))
+	}
+	args = append(args, s.fetchFlags()...)
+	args = append(args, "--", from)
+	args = append(args, info.Refspecs...)
+	if local {
+		return s.git(ctx, args...)
+	}
+	return s.job.environment.InNetwork(func() error { return s.git(ctx, args...) })
+}
+
+// fetchFlags are the harmless ones of GIT_FETCH_EXTRA_FLAGS: git runs on the
+// host, where an option such as --upload-pack would run any command.
+func (s *sources) fetchFlags() []string {
+	wanted := s.job.variables.Get("GIT_FETCH_EXTRA_FLAGS")
+	if wanted == "" {
+		return []string{"--prune", "--quiet"}
+	}
+	return s.allowed("GIT_FETCH_EXTRA_FLAGS", wanted,
+		"--prune", "-p", "--quiet", "-q", "--tags", "-t", "--no-tags", "--force", "-f", "--verbose", "-v", "--progress", "--prune-tags", "none")
+}
+
+func (s *sources) allowed(variable, flags string, known ...string) []string {
+	var allowed []string
+	for _, flag := range strings.Fields(flags) {
+		switch {
+		case flag == "none":
+		case slices.Contains(known, flag):
+			allowed = append(allowed, flag)
+		default:
+			s.job.log.Warn("%s: %s is ignored by this runner", variable, flag)
+		}
+	}
+	return allowed
+}
+
+// origin is where to fetch from: the bare repository on disk, or the URL with
+// the job's credentials.
+func (s *sources) origin(ctx context.Context) (from string, local bool, err error) {
+	if repositories := s.job.runner.config.Repositories; repositories != nil {
+		dir, err := repositories.GitDir(ctx, s.job.spec.JobInfo.ProjectID)
+		if err == nil {
+			return dir, true, nil
+		}
+		if !delivery.IsNotFound(err) {
+			return "", false, fmt.Errorf("find repository: %w", err)
+		}
+	}
+	// The configuration's insteadOf adds the credentials.
+	return withoutUser(s.job.spec.GitInfo.RepoURL), false, nil
+}
+
+// writeRemote writes the remote "origin" into the configuration as a file, so
+// that the token is in no process's arguments.
+func (s *sources) writeRemote() error {
+	file, err := s.root.OpenFile(path.Join(s.dir, ".git", "config"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return fmt.Errorf("configure repository: %w", err)
+	}
+	remote := withUser(s.job.spec.GitInfo.RepoURL, "gitlab-ci-token", s.job.spec.Token)
+	_, err = fmt.Fprintf(file, "[remote \"origin\"]\n\turl = %s\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n", remote)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("configure repository: %w", err)
+	}
+	return nil
+}
+
+// checkout puts the commit into the folder, then submodules and LFS files.
+func (s *sources) checkout(ctx context.Context) error {
+	info := s.job.spec.GitInfo
+	if value := s.job.variables.Get("GIT_CHECKOUT"); value != "" && !s.job.variables.Bool("GIT_CHECKOUT") {
+		s.job.log.Notice("Skipping Git checkout")
+	} else {
+		s.job.log.Notice("Checking out %s as detached HEAD (ref is %s)...", info.SHA[:min(8, len(info.SHA))], info.Ref)
+		if err := s.git(ctx, "-c", "submodule.recurse=false", "checkout", "-f", "-q", "--detach", info.SHA); err != nil {
+			return err
+		}
+		if err := s.largeFiles(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out)
+	}
+	return s.submodules(ctx)
+}
+
+// submodules runs what GIT_SUBMODULE_STRATEGY asks for, in the job's network
+// and with the job's credentials for this platform.
+func (s *sources) submodules(ctx context.Context) error {
+	strategy := s.job.variables.Get("GIT_SUBMODULE_STRATEGY")
+	recursive := strategy == "recursive"
+	switch strategy {
+	case "", "none":
+		s.job.log.Notice("Skipping Git submodules setup")
+		return nil
+	case "normal", "recursive":
+	default:
+		return &JobError{Reason: ReasonConfiguration, Message: fmt.Sprintf("unknown GIT_SUBMODULE_STRATEGY %q: use none, normal or recursive", strategy)}
+	}
+	depth := s.job.spec.GitInfo.Depth
+	if given, err := strconv.Atoi(s.job.variables.Get("GIT_SUBMODULE_DEPTH")); err == nil {
+		depth = given
+	}
+	words, suffix := "Updating/initializing submodules", "..."
+	update := []string{"submodule", "update", "--init"}
+	if recursive {
+		words += " recursively"
+		update = append(update, "--recursive")
+	}
+	if depth > 0 {
+		suffix = fmt.Sprintf(" with git depth set to %d...", depth)
+		update = append(update, "--depth", strconv.Itoa(depth))
+	}
+	s.job.log.Notice("%s%s", words, suffix)
+	update = append(update, s.allowed("GIT_SUBMODULE_UPDATE_FLAGS", s.job.variables.Get("GIT_SUBMODULE_UPDATE_FLAGS"),
+		"--remote", "--force", "-f", "--merge", "--rebase", "--recommend-shallow", "--no-recommend-shallow", "--single-branch", "--no-single-branch")...)
+	if paths := strings.Fields(s.job.variables.Get("GIT_SUBMODULE_PATHS")); len(paths) > 0 {
+		update = append(append(update, "--"), paths...)
+	}
+	err := s.job.environment.InNetwork(func() error { return s.git(ctx, update...) })
+	if err != nil {
+		s.job.log.Warn("Updating submodules failed. Retrying...")
+		err = s.job.environment.InNetwork(func() error { return s.git(ctx, update...) })
+	}
+	if err == nil {
+		s.job.log.Notice("Updated submodules")
+	}
+	return err
+}
+
+// largeFiles replaces LFS pointers when the repository uses LFS.
+func (s *sources) largeFiles(ctx context.Context) error {
+	if s.job.variables.Bool("GIT_LFS_SKIP_SMUDGE") {
+		return nil
+	}
+	attributes, err := s.root.ReadFile(path.Join(s.dir, ".gitattributes"))
+	if err != nil || !bytes.Contains(attributes, []byte("filter=lfs")) {
+		return nil // no attributes, no LFS
+	}
+	if _, err := exec.LookPath("git-lfs"); err != nil {
+		s.job.log.Warn("The repository uses Git LFS, but git-lfs is not installed on the runner's host: files stay pointers")
+		return nil
+	}
+	endpoint := strings.TrimSuffix(withoutUser(s.job.spec.GitInfo.RepoURL), ".git") + ".git/info/lfs"
+	return s.job.environment.InNetwork(func() error {
+		return s.git(ctx, "-c", "lfs.url="+endpoint, "-c", "lfs.locksverify=false", "lfs", "pull")
+	})
+}
+
+// git runs git in the project folder with nothing of the host's configuration,
+// no hooks and no transport that could start a program or read local files
+// other than the one given.
+func (s *sources) git(ctx context.Context, args ...string) error {
+	// Files must be writable to whatever user the job's image has, as with the
+	// official runner: hence no umask.
+	command := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", `umask 0000; exec git "$@"`, "git"}, args...)...)
+	command.Dir = s.hostPath
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
+	command.WaitDelay = 5 * time.Second
+	command.Stdout, command.Stderr = s.out, s.out
+	command.Env = append([]string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8",
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_SSH_COMMAND=false", "GIT_ASKPASS=true",
+		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(s.hostPath), "GIT_LFS_SKIP_SMUDGE=1",
+	}, s.gitConfig()...)
+	err := command.Run()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return &JobError{Reason: ReasonScript, Message: fmt.Sprintf("exit code %d", exit.ExitCode()), ExitCode: exit.ExitCode()}
+	}
+	if err != nil {
+		return fmt.Errorf("run git: %w", err)
+	}
+	return nil
+}
+
+// gitConfig passes configuration through the environment: the values hold the
+// job's token.
+func (s *sources) gitConfig() []string {
+	pairs := [][2]string{
+		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"},
+		{"safe.directory", "*"}, {"credential.helper", ""},
+		{"protocol.allow", "never"}, {"protocol.http.allow", "always"}, {"protocol.https.allow", "always"},
+		{"protocol.file.allow", "user"},
+		{"advice.detachedHead", "false"},
+	}
+	if repo, err := url.Parse(s.job.spec.GitInfo.RepoURL); err == nil && repo.Host != "" {
+		plain := repo.Scheme + "://" + repo.Host + "/"
+		with := withUser(plain, "gitlab-ci-token", s.job.spec.Token)
+		pairs = append(pairs, [2]string{"url." + with + ".insteadOf", plain})
+		if s.job.variables.Bool("GIT_SUBMODULE_FORCE_HTTPS") {
+			pairs = append(pairs, [2]string{"url." + with + ".insteadOf", "git@" + repo.Hostname() + ":"},
+				[2]string{"url." + with + ".insteadOf", "ssh://git@" + repo.Hostname() + "/"})
+		}
+	}
+	environ := []string{"GIT_CONFIG_COUNT=" + strconv.Itoa(len(pairs))}
+	for i, pair := range pairs {
+		environ = append(environ, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, pair[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, pair[1]))
+	}
+	return environ
+}
+
+func withUser(address, user, password string) string {
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Host == "" || password == "" {
+		return address
+	}
+	parsed.User = url.UserPassword(user, password)
+	return parsed.String()
+}
+
+func withoutUser(address string) string {
+	parsed, err := url.Parse(address)
+	if err != nil || parsed.Host == "" {
+		return address
+	}
+	parsed.User = nil
+	return parsed.String()
+}
