@@ -13,6 +13,8 @@ type Diagnostic struct {
 	Line    int    `json:"line"`   // from 1; 0 when the place is unknown
 	Column  int    `json:"column"` // from 1; 0 when the place is unknown
 	Warning bool   `json:"-"`
+
+	kind findingKind
 }
 
 // String formats the diagnostic as compilers do: file:line:column: message.

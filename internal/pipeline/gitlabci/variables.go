@@ -13,8 +13,8 @@ type Variable struct {
 // {"value": ..., "expand": false}.
 type Variables []Variable
 
-// Lookup returns the variable that is in force for key.
-func (vs Variables) Lookup(key string) (Variable, bool) {
+// Get returns the variable that is in force for key.
+func (vs Variables) Get(key string) (Variable, bool) {
 	for i := len(vs) - 1; i >= 0; i-- {
 		if vs[i].Key == key {
 			return vs[i], true
