@@ -1,0 +1,510 @@
+package ingress
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// annotationPrefix is ingress-nginx's: its annotations are the best documented
+// contract there is for an Ingress, and the one that Argo Rollouts writes.
+// The meaning of each is that of
+// https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/
+const annotationPrefix = "nginx.ingress.kubernetes.io/"
+
+// settings are the options of one Ingress, from its annotations.
+type settings struct {
+	canary *canaryRule // nil unless the Ingress is a canary
+
+	sslRedirect      bool // redirect to HTTPS when the host has TLS
+	forceSSLRedirect bool // redirect to HTTPS always
+	redirect         string
+	redirectCode     int
+	appRoot          string
+	useRegex         bool
+	rewriteTarget    string
+	upstreamVhost    string
+	prefixHeader     string // X-Forwarded-Prefix
+	protocol         protocol
+	connectTimeout   time.Duration
+	readTimeout      time.Duration
+	sendTimeout      time.Duration
+	maxBody          int64 // bytes; 0: no limit; -1: the default
+	allow            []netip.Prefix
+	deny             []netip.Prefix
+	denyAll          bool // a source range that could not be read: let nobody in
+	affinity         *affinity
+	cors             *cors
+	acme             bool
+	serverAliases    []string
+}
+
+// affinity binds a client to an endpoint by a cookie.
+type affinity struct {
+	cookie       string
+	path         string
+	maxAge       int  // seconds; 0: a session cookie
+	canarySticky bool // clients of the canary stay there
+}
+
+// cors are the answers to cross-origin requests.
+type cors struct {
+	origins     []string
+	methods     string
+	headers     string
+	expose      string
+	credentials bool
+	maxAge      int // seconds
+}
+
+// protocol is what the backend speaks.
+type protocol string
+
+const (
+	protoHTTP  protocol = "HTTP"
+	protoHTTPS protocol = "HTTPS"
+	protoGRPC  protocol = "GRPC"
+	protoGRPCS protocol = "GRPCS"
+)
+
+func defaultSettings() settings {
+	return settings{
+		sslRedirect:    true,
+		protocol:       protoHTTP,
+		connectTimeout: 2 * time.Second,
+		readTimeout:    60 * time.Second,
+		sendTimeout:    60 * time.Second,
+		maxBody:        -1,
+	}
+}
+
+// annotationParsers maps each supported annotation to its reader. A reader
+// leaves the settings as they are when it returns an error.
+var annotationParsers = map[string]func(*settings, string) error{
+	"ssl-redirect":                     func(s *settings, v string) error { return parseBool(v, &s.sslRedirect) },
+	"force-ssl-redirect":               func(s *settings, v string) error { return parseBool(v, &s.forceSSLRedirect) },
+	"permanent-redirect":               func(s *settings, v string) error { return s.setRedirect(v, 301) },
+	"temporal-redirect":                func(s *settings, v string) error { return s.setRedirect(v, 302) },
+	"app-root":                         parseAppRoot,
+	"use-regex":                        func(s *settings, v string) error { return parseBool(v, &s.useRegex) },
+	"rewrite-target":                   parseRewriteTarget,
+	"upstream-vhost":                   func(s *settings, v string) error { return parseToken(v, &s.upstreamVhost) },
+	"x-forwarded-prefix":               func(s *settings, v string) error { return parseHeaderText(v, &s.prefixHeader) },
+	"backend-protocol":                 parseProtocol,
+	"proxy-connect-timeout":            func(s *settings, v string) error { return parseSeconds(v, &s.connectTimeout) },
+	"proxy-read-timeout":               func(s *settings, v string) error { return parseSeconds(v, &s.readTimeout) },
+	"proxy-send-timeout":               func(s *settings, v string) error { return parseSeconds(v, &s.sendTimeout) },
+	"proxy-body-size":                  func(s *settings, v string) error { return parseSize(v, &s.maxBody) },
+	"whitelist-source-range":           func(s *settings, v string) error { return s.setAllow(v) },
+	"allowlist-source-range":           func(s *settings, v string) error { return s.setAllow(v) },
+	"denylist-source-range":            func(s *settings, v string) error { return s.setDeny(v) },
+	"server-alias":                     parseAliases,
+	"affinity":                         parseAffinity,
+	"affinity-mode":                    parseAffinityMode,
+	"affinity-canary-behavior":         parseAffinityCanary,
+	"session-cookie-name":              parseCookieName,
+	"session-cookie-path":              func(s *settings, v string) error { return parseHeaderText(v, &s.withAffinity().path) },
+	"session-cookie-max-age":           func(s *settings, v string) error { return parseCount(v, &s.withAffinity().maxAge) },
+	"session-cookie-expires":           func(s *settings, v string) error { return parseCount(v, &s.withAffinity().maxAge) },
+	"enable-cors":                      parseEnableCORS,
+	"cors-allow-origin":                parseOrigins,
+	"cors-allow-methods":               func(s *settings, v string) error { return parseHeaderText(v, &s.withCORS().methods) },
+	"cors-allow-headers":               func(s *settings, v string) error { return parseHeaderText(v, &s.withCORS().headers) },
+	"cors-expose-headers":              func(s *settings, v string) error { return parseHeaderText(v, &s.withCORS().expose) },
+	"cors-allow-credentials":           func(s *settings, v string) error { return parseBool(v, &s.withCORS().credentials) },
+	"cors-max-age":                     func(s *settings, v string) error { return parseCount(v, &s.withCORS().maxAge) },
+	"canary":                           func(*settings, string) error { return nil }, // read before the others
+	"canary-weight":                    parseCanaryWeight,
+	"canary-weight-total":              parseCanaryWeightTotal,
+	"canary-by-header":                 parseCanaryHeader,
+	"canary-by-header-value":           func(s *settings, v string) error { return s.onCanary(func(c *canaryRule) { c.headerValue = v }) },
+	"canary-by-header-pattern":         parseCanaryPattern,
+	"canary-by-cookie":                 parseCanaryCookie,
+	"permanent-redirect-code":          func(*settings, string) error { return nil }, // read after the others
+	"temporal-redirect-code":           func(*settings, string) error { return nil },
+	"proxy-http-version":               acceptAny, // decided per connection
+	"proxy-buffering":                  acceptAny, // responses are never buffered
+	"proxy-request-buffering":          acceptAny, // requests are never buffered
+	"websocket-services":               acceptAny, // WebSocket needs no setting
+	"proxy-ssl-verify":                 parseNoVerify,
+	"proxy-ssl-server-name":            acceptAny,
+	"service-upstream":                 acceptAny, // endpoints are always addressed directly
+	"preserve-trailing-slash":          acceptAny,
+	"enable-access-log":                acceptAny,
+	"proxy-next-upstream-tries":        acceptAny,
+	"ssl-passthrough":                  parseNoPassthrough,
+	"proxy-buffer-size":                acceptAny,
+	"proxy-buffers-number":             acceptAny,
+	"client-body-buffer-size":          acceptAny,
+	"proxy-max-temp-file-size":         acceptAny,
+	"from-to-www-redirect":             nil,
+	"auth-url":                         nil,
+	"auth-type":                        nil,
+	"configuration-snippet":            nil,
+	"server-snippet":                   nil,
+	"limit-rps":                        nil,
+	"limit-rpm":                        nil,
+	"limit-connections":                nil,
+	"custom-http-errors":               nil,
+	"default-backend":                  nil,
+	"mirror-target":                    nil,
+	"auth-tls-secret":                  nil,
+	"enable-modsecurity":               nil,
+	"upstream-hash-by":                 nil,
+	"load-balance":                     acceptAny,
+	"connection-proxy-header":          acceptAny,
+	"enable-global-auth":               acceptAny,
+	"satisfy":                          nil,
+	"enable-opentelemetry":             acceptAny,
+	"session-cookie-samesite":          acceptAny,
+	"session-cookie-secure":            acceptAny,
+	"session-cookie-change-on-failure": acceptAny,
+}
+
+// protective annotations limit who may reach an application. When one of them
+// is not supported or cannot be read, nobody may: an open door would be worse.
+var protective = []string{"whitelist-source-range", "allowlist-source-range", "denylist-source-range", "auth-url", "auth-type", "auth-tls-secret", "satisfy"}
+
+// parseAnnotations reads the annotations of an Ingress. Each problem names its
+// annotation; the setting of a bad annotation keeps its default, except that
+// an unreadable protective one closes the route.
+func parseAnnotations(annotations map[string]string) (settings, []string) {
+	s := defaultSettings()
+	var problems []string
+	if v, ok := annotations[annotationPrefix+"canary"]; ok {
+		on := false
+		if err := parseBool(v, &on); err != nil {
+			problems = append(problems, annotationPrefix+"canary: "+err.Error())
+		}
+		if on {
+			s.canary = &canaryRule{weightTotal: 100}
+		}
+	}
+	names := make([]string, 0, len(annotations))
+	for name := range annotations {
+		if strings.HasPrefix(name, annotationPrefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, full := range names {
+		name := strings.TrimPrefix(full, annotationPrefix)
+		parse, known := annotationParsers[name]
+		var err error
+		switch {
+		case !known || parse == nil:
+			err = errors.New("not supported by this ingress")
+		default:
+			err = parse(&s, annotations[full])
+		}
+		if err == nil {
+			continue
+		}
+		if slices.Contains(protective, name) {
+			s.denyAll = true
+			err = fmt.Errorf("%w; the route is closed until this is put right", err)
+		}
+		problems = append(problems, full+": "+err.Error())
+	}
+	problems = append(problems, s.finish(annotations)...)
+	return s, problems
+}
+
+// finish reads what depends on more than one annotation.
+func (s *settings) finish(annotations map[string]string) (problems []string) {
+	for name, code := range map[string]int{"permanent-redirect": 301, "temporal-redirect": 302} {
+		v, ok := annotations[annotationPrefix+name+"-code"]
+		if !ok || s.redirectCode != code {
+			continue
+		}
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 300 || n > 308 {
+			problems = append(problems, fmt.Sprintf("%s%s-code: %q is not a redirect status (300 to 308)", annotationPrefix, name, v))
+			continue
+		}
+		s.redirectCode = n
+	}
+	if strings.EqualFold(annotations["kubernetes.io/tls-acme"], "true") {
+		s.acme = true
+	}
+	if s.affinity != nil && annotations[annotationPrefix+"affinity"] == "" {
+		s.affinity = nil // cookie settings without affinity have no effect
+	}
+	if s.cors != nil && !strings.EqualFold(annotations[annotationPrefix+"enable-cors"], "true") {
+		s.cors = nil
+	}
+	return problems
+}
+
+func acceptAny(*settings, string) error { return nil }
+
+func parseBool(v string, to *bool) error {
+	b, err := strconv.ParseBool(strings.TrimSpace(v))
+	if err != nil {
+		return fmt.Errorf("%q is neither true nor false", v)
+	}
+	*to = b
+	return nil
+}
+
+// parseSeconds reads a number of seconds, as ingress-nginx does, and also
+// durations such as 90s or 5m.
+func parseSeconds(v string, to *time.Duration) error {
+	v = strings.TrimSpace(v)
+	if n, err := strconv.Atoi(v); err == nil {
+		if n < 0 || n > 365*24*3600 {
+			return fmt.Errorf("%q is not a number of seconds", v)
+		}
+		*to = time.Duration(n) * time.Second
+		return nil
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return fmt.Errorf("%q is not a number of seconds", v)
+	}
+	*to = d
+	return nil
+}
+
+func parseCount(v string, to *int) error {
+	n, err := strconv.Atoi(strings.TrimSpace(v))
+	if err != nil || n < 0 {
+		return fmt.Errorf("%q is not a whole number", v)
+	}
+	*to = n
+	return nil
+}
+
+// parseSize reads nginx's sizes: a number with an optional k, m or g. 0 means
+// no limit.
+func parseSize(v string, to *int64) error {
+	t := strings.ToLower(strings.TrimSpace(v))
+	factor := int64(1)
+	for suffix, f := range map[string]int64{"k": 1 << 10, "m": 1 << 20, "g": 1 << 30} {
+		if rest, ok := strings.CutSuffix(t, suffix); ok {
+			t, factor = rest, f
+			break
+		}
+	}
+	n, err := strconv.ParseInt(t, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/factor {
+		return fmt.Errorf("%q is not a size such as 8m", v)
+	}
+	*to = n * factor
+	return nil
+}
+
+// parseHeaderText accepts what may stand in a header's value.
+func parseHeaderText(v string, to *string) error {
+	for _, r := range v {
+		if r < ' ' || r == 0x7f {
+			return fmt.Errorf("%q has control characters", v)
+		}
+	}
+	*to = strings.TrimSpace(v)
+	return nil
+}
+
+// parseToken accepts one word: no spaces, no control characters.
+func parseToken(v string, to *string) error {
+	if v == "" || strings.ContainsFunc(v, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("%q is not a single word", v)
+	}
+	*to = v
+	return nil
+}
+
+func (s *settings) setRedirect(v string, code int) error {
+	// A permanent redirect wins over a temporary one, as in ingress-nginx
+	// where it is written later in the location.
+	if s.redirect != "" && s.redirectCode == 301 {
+		return nil
+	}
+	var to string
+	if err := parseToken(v, &to); err != nil {
+		return err
+	}
+	s.redirect, s.redirectCode = to, code
+	return nil
+}
+
+func parseAppRoot(s *settings, v string) error {
+	if !strings.HasPrefix(v, "/") {
+		return fmt.Errorf("%q does not start with a slash", v)
+	}
+	return parseToken(v, &s.appRoot)
+}
+
+func parseRewriteTarget(s *settings, v string) error {
+	if v == "" {
+		return nil
+	}
+	if !strings.HasPrefix(v, "/") && !strings.HasPrefix(v, "$") {
+		return fmt.Errorf("%q does not start with a slash", v)
+	}
+	return parseToken(v, &s.rewriteTarget)
+}
+
+func parseProtocol(s *settings, v string) error {
+	switch p := protocol(strings.ToUpper(strings.TrimSpace(v))); p {
+	case protoHTTP, protoHTTPS, protoGRPC, protoGRPCS:
+		s.protocol = p
+	case "AUTO_HTTP":
+		s.protocol = protoHTTP
+	default:
+		return fmt.Errorf("%q is not one of HTTP, HTTPS, GRPC, GRPCS", v)
+	}
+	return nil
+}
+
+func parseRanges(v string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, part := range strings.Split(v, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		if p, err := netip.ParsePrefix(part); err == nil {
+			out = append(out, p.Masked())
+			continue
+		}
+		a, err := netip.ParseAddr(part)
+		if err != nil || a.Zone() != "" {
+			return nil, fmt.Errorf("%q is neither an address nor a CIDR range", part)
+		}
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+	}
+	if len(out) == 0 {
+		return nil, errors.New("no range is given")
+	}
+	return out, nil
+}
+
+func (s *settings) setAllow(v string) (err error) {
+	ranges, err := parseRanges(v)
+	s.allow = append(s.allow, ranges...)
+	return err
+}
+
+func (s *settings) setDeny(v string) (err error) {
+	ranges, err := parseRanges(v)
+	s.deny = append(s.deny, ranges...)
+	return err
+}
+
+func parseAliases(s *settings, v string) error {
+	for _, a := range strings.FieldsFunc(v, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		a = strings.ToLower(strings.TrimSuffix(a, "."))
+		if strings.ContainsAny(a, "~^$()[]\\/:") {
+			return fmt.Errorf("%q is not a host name (regular expressions are not supported here)", a)
+		}
+		s.serverAliases = append(s.serverAliases, a)
+	}
+	return nil
+}
+
+func (s *settings) withAffinity() *affinity {
+	if s.affinity == nil {
+		s.affinity = &affinity{cookie: "INGRESSCOOKIE", path: "/", canarySticky: true}
+	}
+	return s.affinity
+}
+
+func parseAffinity(s *settings, v string) error {
+	if v != "cookie" {
+		return fmt.Errorf("%q is not supported; the only affinity is cookie", v)
+	}
+	s.withAffinity()
+	return nil
+}
+
+func parseAffinityMode(_ *settings, v string) error {
+	if v != "balanced" && v != "persistent" {
+		return fmt.Errorf("%q is neither balanced nor persistent", v)
+	}
+	return nil
+}
+
+func parseAffinityCanary(s *settings, v string) error {
+	switch v {
+	case "sticky":
+		s.withAffinity().canarySticky = true
+	case "legacy":
+		s.withAffinity().canarySticky = false
+	default:
+		return fmt.Errorf("%q is neither sticky nor legacy", v)
+	}
+	return nil
+}
+
+var cookieName = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
+
+func parseCookieName(s *settings, v string) error {
+	if !cookieName.MatchString(v) {
+		return fmt.Errorf("%q is not a cookie name", v)
+	}
+	s.withAffinity().cookie = v
+	return nil
+}
+
+func (s *settings) withCORS() *cors {
+	if s.cors == nil {
+		s.cors = &cors{
+			origins:     []string{"*"},
+			methods:     "GET, PUT, POST, DELETE, PATCH, OPTIONS",
+			headers:     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization",
+			credentials: true,
+			maxAge:      1728000,
+		}
+	}
+	return s.cors
+}
+
+func parseEnableCORS(s *settings, v string) error {
+	on := false
+	if err := parseBool(v, &on); err != nil {
+		return err
+	}
+	if on {
+		s.withCORS()
+	}
+	return nil
+}
+
+func parseOrigins(s *settings, v string) error {
+	var origins []string
+	for _, o := range strings.Split(v, ",") {
+		if o = strings.TrimSpace(o); o != "" {
+			origins = append(origins, o)
+		}
+	}
+	if len(origins) == 0 {
+		return errors.New("no origin is given")
+	}
+	s.withCORS().origins = origins
+	return nil
+}
+
+func parseNoVerify(_ *settings, v string) error {
+	if v == "on" {
+		return errors.New("verifying the certificate of a backend is not supported")
+	}
+	return nil
+}
+
+func parseNoPassthrough(_ *settings, v string) error {
+	on := false
+	if err := parseBool(v, &on); err != nil {
+		return err
+	}
+	if on {
+		return errors.New("not supported by this ingress")
+	}
+	return nil
+}

@@ -1,0 +1,383 @@
+package ingress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"go.uber.org/zap/zapcore"
+
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage" // the storage module "file_system"
+	_ "github.com/caddyserver/caddy/v2/modules/logging"     // the log writer "discard"
+)
+
+// gracePeriod is how long running requests may take at a stop.
+const gracePeriod = 5 * time.Second
+
+// object is a piece of Caddy's JSON configuration.
+type object = map[string]any
+
+// registerModules makes this Ingress known to Caddy under names of its own.
+func (i *Ingress) registerModules() {
+	for _, m := range []struct {
+		namespace string
+		module    func() caddy.Module
+	}{
+		{"http.handlers", func() caddy.Module { return &handler{Ingress: i} }},
+		{"http.reverse_proxy.upstreams", func() caddy.Module { return &upstreams{Ingress: i} }},
+		{"tls.get_certificate", func() caddy.Module { return &certificateModule{Ingress: i} }},
+		{"tls.permission", func() caddy.Module { return &permissionModule{Ingress: i} }},
+		{"caddy.logging.cores", func() caddy.Module { return &logModule{Ingress: i} }},
+	} {
+		caddy.RegisterModule(dynamicModule{caddy.ModuleInfo{ID: i.moduleID(m.namespace), New: m.module}})
+	}
+}
+
+// dynamicModule hands Caddy the information to make a module.
+type dynamicModule struct{ info caddy.ModuleInfo }
+
+func (m dynamicModule) CaddyModule() caddy.ModuleInfo { return m.info }
+
+func (i *Ingress) moduleID(namespace string) caddy.ModuleID {
+	return caddy.ModuleID(namespace + "." + i.id)
+}
+
+// start runs Caddy with the one configuration it ever gets.
+func (i *Ingress) start() error {
+	raw, err := json.Marshal(i.caddyConfig())
+	if err != nil {
+		return err
+	}
+	var cfg caddy.Config
+	if err := json.Unmarshal(raw, &cfg); err != nil {
+		return err
+	}
+	return caddy.Run(&cfg)
+}
+
+func (i *Ingress) stop() error {
+	if err := caddy.Stop(); err != nil {
+		return fmt.Errorf("ingress: stop: %w", err)
+	}
+	return nil
+}
+
+func (i *Ingress) caddyConfig() object {
+	apps := object{
+		"http": i.httpApp(),
+		"tls": object{
+			"automation": object{
+				// Every handshake asks our module; nothing else may issue.
+				"policies": []object{{
+					"get_certificate": []object{{"via": i.id}},
+					"issuers":         []object{{"module": "internal", "ca": caID}},
+				}},
+				"on_demand": object{"permission": object{"module": i.id}},
+			},
+			"disable_storage_check": true,
+			"disable_storage_clean": true,
+		},
+		"pki": object{"certificate_authorities": object{caID: object{
+			"name":                     "Slipway",
+			"root_common_name":         "Slipway Root CA",
+			"intermediate_common_name": "Slipway Intermediate CA",
+			"install_trust":            false,
+		}}},
+	}
+	return object{
+		"admin": object{"disabled": true, "config": object{"persist": false}},
+		"logging": object{"logs": object{"default": object{
+			"level":  "WARN",
+			"writer": object{"output": "discard"},
+			"core":   object{"module": i.id},
+		}}},
+		"storage": object{"module": "file_system", "root": filepath.Join(i.cfg.DataDir, "caddy")},
+		"apps":    apps,
+	}
+}
+
+func (i *Ingress) httpApp() object {
+	servers := object{}
+	server := func(addr string, protocols ...string) object {
+		s := object{
+			"listen":          []string{addr},
+			"protocols":       protocols,
+			"automatic_https": object{"disable": true},
+			"idle_timeout":    "5m",
+			"routes":          []object{{"handle": []object{{"handler": i.id}}}},
+		}
+		if len(i.cfg.TrustedProxies) > 0 {
+			s["trusted_proxies"] = object{"source": "static", "ranges": i.cfg.TrustedProxies}
+		}
+		return s
+	}
+	app := object{"servers": servers, "grace_period": gracePeriod.String()}
+	if i.cfg.HTTPAddr != "" {
+		servers["http"] = server(i.cfg.HTTPAddr, "h1", "h2c")
+		app["http_port"] = portOf(i.cfg.HTTPAddr)
+	}
+	if i.cfg.HTTPSAddr != "" {
+		s := server(i.cfg.HTTPSAddr, "h1", "h2", "h3")
+		s["tls_connection_policies"] = []object{{}}
+		servers["https"] = s
+		app["https_port"] = portOf(i.cfg.HTTPSAddr)
+	}
+	return app
+}
+
+func portOf(addr string) int {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(port) // Caddy reports a bad port itself
+	return n
+}
+
+// proxyKey tells reverse proxies apart: one is made for each combination of
+// protocol and timeouts in use.
+type proxyKey struct {
+	protocol            protocol
+	connect, read, send time.Duration
+	vhost               string
+}
+
+// proxies holds Caddy's reverse proxy handlers, made when first needed and
+// kept for the life of the process: there are as many as there are different
+// timeouts.
+type proxies struct {
+	i     *Ingress
+	mu    chan struct{} // a lock that a request can give up on
+	ctx   caddy.Context
+	byKey map[proxyKey]*reverseproxy.Handler
+}
+
+func newProxies(i *Ingress) *proxies {
+	p := &proxies{i: i, mu: make(chan struct{}, 1), byKey: map[proxyKey]*reverseproxy.Handler{}}
+	return p
+}
+
+func (p *proxies) get(ctx context.Context, set *settings) (*reverseproxy.Handler, error) {
+	k := proxyKey{protocol: set.protocol, connect: set.connectTimeout, read: set.readTimeout, send: set.sendTimeout}
+	if set.protocol == protoHTTPS || set.protocol == protoGRPCS {
+		k.vhost = set.upstreamVhost
+	}
+	select {
+	case p.mu <- struct{}{}:
+		defer func() { <-p.mu }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if h := p.byKey[k]; h != nil {
+		return h, nil
+	}
+	raw, err := json.Marshal(p.config(k))
+	if err != nil {
+		return nil, err
+	}
+	m, err := p.ctx.LoadModuleByID("http.handlers.reverse_proxy", raw)
+	if err != nil {
+		return nil, fmt.Errorf("reverse proxy: %w", err)
+	}
+	h := m.(*reverseproxy.Handler)
+	p.byKey[k] = h
+	return h, nil
+}
+
+func (p *proxies) config(k proxyKey) object {
+	transport := object{
+		"protocol":      "http",
+		"compression":   false, // what the client and the backend agree on passes through
+		"network_proxy": object{"from": "none"},
+		"dial_timeout":  k.connect.String(),
+		"keep_alive":    object{"max_idle_conns_per_host": 128, "idle_timeout": "90s"},
+	}
+	if k.send > 0 {
+		transport["write_timeout"] = k.send.String()
+	}
+	// A stream's headers may come with its first message, whenever that is.
+	if k.read > 0 && k.protocol != protoGRPC && k.protocol != protoGRPCS {
+		transport["response_header_timeout"] = k.read.String()
+	}
+	switch k.protocol {
+	case protoGRPC:
+		transport["versions"] = []string{"h2c", "2"}
+	case protoGRPCS:
+		transport["versions"] = []string{"2"}
+		transport["tls"] = tlsTransport(k)
+	case protoHTTPS:
+		transport["versions"] = []string{"1.1", "2"}
+		transport["tls"] = tlsTransport(k)
+	default:
+		transport["versions"] = []string{"1.1"}
+	}
+	return object{
+		"transport":         transport,
+		"dynamic_upstreams": object{"source": p.i.id},
+		"load_balancing": object{
+			"selection_policy": object{"policy": "first"},
+			// A failed dial is tried elsewhere whatever the method. A request
+			// that a backend may have seen is repeated only when that is safe.
+			"retries":      5,
+			"try_duration": "10s",
+			"try_interval": "20ms",
+			"retry_match":  []object{{"method": []string{"GET", "HEAD", "OPTIONS"}}},
+		},
+	}
+}
+
+// tlsTransport does not verify backends, whose certificates are for the most
+// part their own: ingress-nginx's default (proxy-ssl-verify: off).
+func tlsTransport(k proxyKey) object {
+	t := object{"insecure_skip_verify": true}
+	if k.vhost != "" {
+		t["server_name"] = k.vhost
+	}
+	return t
+}
+
+// attempt follows one request through the retries of its reverse proxy.
+type attempt struct {
+	key     string // of the backend
+	set     *settings
+	bound   *endpoint // from the affinity cookie; for the first try only
+	last    *endpoint
+	tried   []*endpoint
+	holdEnd time.Time // how long to wait for an endpoint
+}
+
+type attemptKey struct{}
+
+// holdEmpty is how long a request waits for a backend that has just lost its
+// last endpoint, as happens for a moment when a Service changes its selector.
+const holdEmpty = 2 * time.Second
+
+// upstreams is the reverse proxies' source of addresses: it gives them the one
+// endpoint that the attempt goes to.
+type upstreams struct{ *Ingress }
+
+func (u *upstreams) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: u.moduleID("http.reverse_proxy.upstreams")}
+}
+
+// GetUpstreams chooses an endpoint of the request's backend in the table of
+// this moment. It waits a short while for an endpoint when the backend lost
+// its last one just now, and returns none when there is none.
+func (u *upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	a, ok := r.Context().Value(attemptKey{}).(*attempt)
+	if !ok {
+		return nil, errors.New("the request was not routed")
+	}
+	for {
+		changed := u.tableChanged()
+		now := time.Now()
+		be := u.table.Load().backends[a.key]
+		if be == nil {
+			return nil, nil
+		}
+		e := a.bound
+		a.bound = nil
+		if e == nil {
+			e = be.pick(a.tried, now)
+		}
+		if e != nil {
+			a.last = e
+			return []*reverseproxy.Upstream{{Dial: e.addr}}, nil
+		}
+		if a.holdEnd.IsZero() {
+			a.holdEnd = be.emptySince.Add(holdEmpty)
+		}
+		wait := a.holdEnd.Sub(now)
+		if wait <= 0 {
+			return nil, nil
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-r.Context().Done():
+		}
+		timer.Stop()
+		if r.Context().Err() != nil {
+			return nil, r.Context().Err()
+		}
+	}
+}
+
+// ResetCache is called before a retry: the endpoint chosen last has failed.
+func (u *upstreams) ResetCache(r *http.Request) error {
+	if a, ok := r.Context().Value(attemptKey{}).(*attempt); ok && a.last != nil {
+		a.last.failed.mark(time.Now())
+		a.tried = append(a.tried, a.last)
+	}
+	return nil
+}
+
+// logModule passes Caddy's log entries on to the Ingress's logger.
+type logModule struct {
+	*Ingress
+	fields []zapcore.Field
+}
+
+func (m *logModule) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: m.moduleID("caddy.logging.cores")}
+}
+
+// Enabled implements zapcore.Core.
+func (m *logModule) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
+
+// With implements zapcore.Core.
+func (m *logModule) With(fields []zapcore.Field) zapcore.Core {
+	return &logModule{Ingress: m.Ingress, fields: append(m.fields[:len(m.fields):len(m.fields)], fields...)}
+}
+
+// Check implements zapcore.Core.
+func (m *logModule) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if m.Enabled(e.Level) {
+		return ce.AddCore(e, m)
+	}
+	return ce
+}
+
+// Write implements zapcore.Core.
+func (m *logModule) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range append(m.fields[:len(m.fields):len(m.fields)], fields...) {
+		if f.Key == "request" || f.Key == "headers" {
+			continue // may hold what a client keeps secret
+		}
+		f.AddTo(enc)
+	}
+	args := []any{"logger", e.LoggerName}
+	for k, v := range enc.Fields {
+		args = append(args, k, v)
+	}
+	level := slog.LevelWarn
+	if e.Level >= zapcore.ErrorLevel {
+		level = slog.LevelError
+	}
+	m.log.Log(context.Background(), level, e.Message, args...)
+	return nil
+}
+
+// Sync implements zapcore.Core.
+func (m *logModule) Sync() error { return nil }
+
+// Caddy checks these by interface.
+var (
+	_ caddyhttp.MiddlewareHandler        = (*handler)(nil)
+	_ reverseproxy.CachingUpstreamSource = (*upstreams)(nil)
+	_ caddytls.OnDemandPermission        = (*permissionModule)(nil)
+	_ zapcore.Core                       = (*logModule)(nil)
+)

@@ -1,0 +1,447 @@
+package ingress
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// handler is the one handler of Caddy's servers: it asks the table of this
+// moment where a request goes.
+type handler struct{ *Ingress }
+
+// CaddyModule implements caddy.Module.
+func (h *handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: h.moduleID("http.handlers")}
+}
+
+// Provision implements caddy.Provisioner. It is called for each server.
+func (h *handler) Provision(ctx caddy.Context) error {
+	h.proxies.mu <- struct{}{}
+	defer func() { <-h.proxies.mu }()
+	if h.proxies.ctx.Context != nil {
+		return nil
+	}
+	h.proxies.ctx = ctx
+	if err := h.certs.provision(ctx); err != nil {
+		return fmt.Errorf("certificates: %w", err)
+	}
+	h.certs.sync(h.table.Load())
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	w.Header().Del("Server")
+	t := h.table.Load()
+	if r.TLS == nil && h.certs.issuer.HandleHTTPChallenge(w, r) {
+		return nil
+	}
+	host := hostname(r.Host)
+	if h.isPlatform(t, host) && h.cfg.Platform != nil {
+		h.cfg.Platform.ServeHTTP(w, r)
+		return nil
+	}
+	route := t.match(host, r.URL.Path)
+	if route == nil {
+		h.noRoute(t, w, r, host)
+		return nil
+	}
+	h.serveRoute(t, route, w, r)
+	return nil
+}
+
+// noRoute answers for hosts and paths that no Ingress claims.
+func (h *handler) noRoute(t *table, w http.ResponseWriter, r *http.Request, host string) {
+	if v := t.vhostFor(host); v != nil {
+		for _, other := range append(slices.Collect(mapValues(v.exact)), v.others...) {
+			if other.set.appRoot != "" && r.URL.Path == "/" {
+				http.Redirect(w, r, other.set.appRoot, http.StatusFound)
+				return
+			}
+		}
+		refuse(w, http.StatusNotFound, fmt.Sprintf("No Ingress of %s serves this path.", host))
+		return
+	}
+	refuse(w, http.StatusNotFound, "No Ingress serves this host.")
+}
+
+func mapValues[K comparable, V any](m map[K]V) func(func(V) bool) {
+	return func(yield func(V) bool) {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+// refuse answers with a short plain text.
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, "%d %s\n%s\n", status, http.StatusText(status), text) // the client may be gone
+}
+
+// serveRoute answers a request that belongs to a route, and counts it.
+func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	rec := &recorder{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	o := outcome{route: route, backend: route.backend}
+	defer func() {
+		// Also when the reverse proxy aborts a response half way (by panic).
+		h.metrics.request(&o, rec.status, time.Since(start))
+	}()
+	if h.early(route, rec, r) {
+		return
+	}
+	set := route.set
+	be, canary, bound := h.choose(route, r)
+	o.backend, o.canary = be, canary
+	if limit := set.bodyLimit(t); limit > 0 {
+		if r.ContentLength > limit {
+			refuse(rec, http.StatusRequestEntityTooLarge, fmt.Sprintf("The request is larger than the limit of %d bytes.", limit))
+			return
+		}
+		r.Body = http.MaxBytesReader(rec, r.Body, limit)
+	}
+	if len(be.endpoints) == 0 && time.Since(be.emptySince) > holdEmpty {
+		refuse(rec, http.StatusServiceUnavailable, noEndpoints(be))
+		return
+	}
+	prepare(route, r)
+	proxy, err := h.proxies.get(r.Context(), set)
+	if err != nil {
+		h.log.Error("no reverse proxy", "ingress", route.ingress, "err", err)
+		refuse(rec, http.StatusInternalServerError, "The ingress cannot reach this application.")
+		return
+	}
+	a := &attempt{key: be.key, set: set, bound: bound}
+	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, a))
+	if set.affinity != nil {
+		rec.before = func(header http.Header) { setAffinity(header, set.affinity, a, r) }
+	}
+	err = proxy.ServeHTTP(rec, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+	o.endpoint = a.last
+	if err != nil {
+		h.failed(route, be, a, rec, r, err)
+	}
+}
+
+func noEndpoints(be *backend) string {
+	if be.problem != "" {
+		return be.problem + "."
+	}
+	return fmt.Sprintf("Service %s has no ready endpoint.", be.service)
+}
+
+// failed answers for a backend that did not.
+func (h *handler) failed(route *route, be *backend, a *attempt, rec *recorder, r *http.Request, err error) {
+	status := http.StatusBadGateway
+	var he caddyhttp.HandlerError
+	if errors.As(err, &he) && he.StatusCode != 0 {
+		status = he.StatusCode
+	}
+	var tooLarge *http.MaxBytesError
+	text := ""
+	switch {
+	case errors.As(err, &tooLarge):
+		status, text = http.StatusRequestEntityTooLarge, fmt.Sprintf("The request is larger than the limit of %d bytes.", tooLarge.Limit)
+	case status == 499:
+	case status == http.StatusServiceUnavailable:
+		text = noEndpoints(be)
+	case status == http.StatusGatewayTimeout:
+		text = fmt.Sprintf("Service %s did not answer in time.", be.service)
+	default:
+		text = fmt.Sprintf("Service %s closed the connection or refused it.", be.service)
+	}
+	if status >= 500 {
+		addr := ""
+		if a.last != nil {
+			addr = a.last.addr
+		}
+		h.log.Warn("request failed", "ingress", route.ingress, "service", be.service, "endpoint", addr, "method", r.Method, "status", status, "err", err)
+	}
+	if rec.status == 0 {
+		refuse(rec, status, text)
+	}
+}
+
+// early answers what needs no backend: refused clients, redirects and
+// cross-origin preflights. It reports whether it did.
+func (h *handler) early(route *route, w http.ResponseWriter, r *http.Request) bool {
+	set := route.set
+	if set.denyAll {
+		refuse(w, http.StatusServiceUnavailable, "This route is closed: its Ingress has an annotation that cannot be honoured.")
+		return true
+	}
+	if !set.admits(clientAddr(r)) {
+		refuse(w, http.StatusForbidden, "Your address may not use this route.")
+		return true
+	}
+	if r.TLS == nil && h.cfg.HTTPSAddr != "" && (set.forceSSLRedirect || set.sslRedirect && route.tls) && !forwardedTLS(r) {
+		u := *r.URL
+		u.Scheme, u.Host = "https", hostname(r.Host)
+		if strings.Contains(u.Host, ":") {
+			u.Host = "[" + u.Host + "]"
+		}
+		if p := portOf(h.cfg.HTTPSAddr); p != 443 {
+			u.Host += ":" + strconv.Itoa(p)
+		}
+		// 308 keeps the method, as ingress-nginx's http-redirect-code default.
+		http.Redirect(w, r, u.String(), http.StatusPermanentRedirect)
+		return true
+	}
+	if set.redirect != "" {
+		to := strings.NewReplacer("$request_uri", r.URL.RequestURI(), "$host", hostname(r.Host), "$scheme", schemeOf(r)).Replace(set.redirect)
+		http.Redirect(w, r, to, set.redirectCode)
+		return true
+	}
+	if set.appRoot != "" && r.URL.Path == "/" {
+		http.Redirect(w, r, set.appRoot, http.StatusFound)
+		return true
+	}
+	return set.cors != nil && set.cors.answer(w, r)
+}
+
+// choose decides between the route's backend and its canary. The endpoint is
+// set when an affinity cookie binds the client to one.
+func (h *handler) choose(route *route, r *http.Request) (be *backend, canary bool, bound *endpoint) {
+	alt := route.alternate
+	aff := route.set.affinity
+	if alt == nil {
+		return route.backend, false, route.backend.bound(r, aff)
+	}
+	if aff != nil && aff.canarySticky {
+		if e := route.backend.bound(r, aff); e != nil {
+			return route.backend, false, e
+		}
+		if e := alt.backend.bound(r, aff); e != nil {
+			return alt.backend, true, e
+		}
+	}
+	// A canary without endpoints gets nothing, as in ingress-nginx.
+	if len(alt.backend.endpoints) > 0 && alt.rule.decide(r, route.sequence.draw) {
+		return alt.backend, true, alt.backend.bound(r, aff)
+	}
+	return route.backend, false, route.backend.bound(r, aff)
+}
+
+func setAffinity(header http.Header, aff *affinity, a *attempt, r *http.Request) {
+	if a.last == nil {
+		return
+	}
+	if c, err := r.Cookie(aff.cookie); err == nil && c.Value == a.last.id {
+		return
+	}
+	c := http.Cookie{Name: aff.cookie, Value: a.last.id, Path: aff.path, HttpOnly: true, Secure: r.TLS != nil, MaxAge: aff.maxAge}
+	header.Add("Set-Cookie", c.String())
+}
+
+// prepare makes the request what the backend is to see: its path, host and
+// the headers about the client that Caddy does not set itself.
+func prepare(route *route, r *http.Request) {
+	set := route.set
+	if set.rewriteTarget != "" && route.regex != nil {
+		rewrite(route, r)
+	}
+	if set.upstreamVhost != "" {
+		r.Host = set.upstreamVhost
+	}
+	if set.prefixHeader != "" {
+		r.Header.Set("X-Forwarded-Prefix", set.prefixHeader)
+	}
+	if a := clientAddr(r); a.IsValid() {
+		r.Header.Set("X-Real-Ip", a.String())
+	}
+	if r.Header.Get("X-Request-Id") == "" {
+		var id [16]byte
+		_, _ = rand.Read(id[:]) // never fails: crypto/rand
+		r.Header.Set("X-Request-Id", hex.EncodeToString(id[:]))
+	}
+}
+
+// rewrite replaces the path by the target, in which $1 is what the path's
+// first group matched.
+func rewrite(route *route, r *http.Request) {
+	path := r.URL.Path
+	m := route.regex.FindStringSubmatchIndex(path)
+	if m == nil {
+		return
+	}
+	target := expandGroups(route.set.rewriteTarget, path, m)
+	if query, ok := strings.CutPrefix(target, "?"); ok {
+		target = "/?" + query
+	}
+	p, query, has := strings.Cut(target, "?")
+	if !strings.HasPrefix(p, "/") {
+		p = "/" + p
+	}
+	r.URL.Path, r.URL.RawPath = p, ""
+	if has {
+		if r.URL.RawQuery != "" {
+			query += "&" + r.URL.RawQuery
+		}
+		r.URL.RawQuery = query
+	}
+}
+
+// expandGroups replaces $0 to $9; unlike regexp's Expand it knows no names, so
+// that "$1abc" is group 1 followed by abc, as in nginx.
+func expandGroups(target, src string, m []int) string {
+	var b strings.Builder
+	for i := 0; i < len(target); i++ {
+		if target[i] != '$' || i+1 == len(target) || target[i+1] < '0' || target[i+1] > '9' {
+			b.WriteByte(target[i])
+			continue
+		}
+		i++
+		g := int(target[i] - '0')
+		if 2*g+1 < len(m) && m[2*g] >= 0 {
+			b.WriteString(src[m[2*g]:m[2*g+1]])
+		}
+	}
+	return b.String()
+}
+
+// clientAddr returns the client's address, which Caddy takes from
+// X-Forwarded-For only when a trusted proxy sent it.
+func clientAddr(r *http.Request) netip.Addr {
+	s, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if s == "" {
+		s = hostname(r.RemoteAddr)
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
+}
+
+func forwardedTLS(r *http.Request) bool {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return trusted && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+func schemeOf(r *http.Request) string {
+	if r.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// admits reports whether a client's address may use the route: the denied
+// ranges are looked at first.
+func (s *settings) admits(a netip.Addr) bool {
+	in := func(ranges []netip.Prefix) bool {
+		return a.IsValid() && slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	if in(s.deny) {
+		return false
+	}
+	return len(s.allow) == 0 || in(s.allow)
+}
+
+func (s *settings) bodyLimit(t *table) int64 {
+	if s.maxBody >= 0 {
+		return s.maxBody
+	}
+	return t.maxBody
+}
+
+// answer sets the headers of a cross-origin request and ends a preflight. It
+// reports whether the request is done.
+func (c *cors) answer(w http.ResponseWriter, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	allowed := ""
+	for _, o := range c.origins {
+		if o == "*" {
+			allowed = "*"
+			if c.credentials {
+				allowed = origin // "*" may not go with credentials
+			}
+			break
+		}
+		if o == origin || wildcardOrigin(o, origin) {
+			allowed = origin
+			break
+		}
+	}
+	if allowed == "" {
+		return false
+	}
+	header := w.Header()
+	header.Set("Access-Control-Allow-Origin", allowed)
+	if allowed != "*" {
+		header.Add("Vary", "Origin")
+	}
+	if c.credentials {
+		header.Set("Access-Control-Allow-Credentials", "true")
+	}
+	if c.expose != "" {
+		header.Set("Access-Control-Expose-Headers", c.expose)
+	}
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		return false
+	}
+	header.Set("Access-Control-Allow-Methods", c.methods)
+	header.Set("Access-Control-Allow-Headers", c.headers)
+	header.Set("Access-Control-Max-Age", strconv.Itoa(c.maxAge))
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+// wildcardOrigin matches https://*.example.com.
+func wildcardOrigin(pattern, origin string) bool {
+	scheme, host, ok := strings.Cut(pattern, "://*.")
+	if !ok {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err == nil && u.Scheme == scheme && strings.HasSuffix(u.Host, "."+host)
+}
+
+// recorder notes the status of a response.
+type recorder struct {
+	caddyhttp.ResponseWriterWrapper
+	status int
+	before func(http.Header) // called once, before the final headers are written
+}
+
+// WriteHeader notes the final status; informational ones pass through.
+func (r *recorder) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		if r.status == 0 && r.before != nil {
+			r.before(r.Header())
+		}
+		if r.status == 0 {
+			r.status = status
+		}
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	return r.ResponseWriter.Write(p)
+}
