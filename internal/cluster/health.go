@@ -42,7 +42,7 @@ const (
 	// firstInterval and laterInterval are the pauses between checks before
 	// and after a component has first been ready.
 	firstInterval = 50 * time.Millisecond
-	laterInterval = 5 * time.Second
+	laterInterval = 2 * time.Second
 	failInterval  = 500 * time.Millisecond
 )
 

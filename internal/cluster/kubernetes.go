@@ -178,7 +178,9 @@ func runControllerManager(ctx context.Context, c node.Config, creds *credentials
 		// A node that comes back after a crash of the control plane must not
 		// lose its pods: they ran on all the time.
 		"node-monitor-grace-period": "50s",
-		"flex-volume-plugin-dir":    filepath.Join(c.KubeletDir(), "volume-plugins"),
+		// The default of 5 s would keep a new node tainted that long.
+		"node-monitor-period":    "1s",
+		"flex-volume-plugin-dir": filepath.Join(c.KubeletDir(), "volume-plugins"),
 	}.parse("kube-controller-manager", sets)
 	if err != nil {
 		return err
