@@ -1,0 +1,75 @@
+// The pages work without this script for reading; it adds what is live: it
+// keeps marked regions fresh, asks before destructive actions, copies text and
+// loads larger parts only on pages that need them.
+
+// Confirmations: <button data-confirm="Really?">.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter as HTMLElement | null;
+  const question = button?.dataset.confirm ?? (event.target as HTMLElement).dataset.confirm;
+  if (question && !confirm(question)) event.preventDefault();
+});
+
+// Copying: <button data-copy="text">.
+document.addEventListener("click", (event) => {
+  const button = (event.target as HTMLElement).closest<HTMLElement>("[data-copy]");
+  if (!button) return;
+  void navigator.clipboard.writeText(button.dataset.copy ?? "").then(() => {
+    const before = button.textContent;
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = before), 1200);
+  });
+});
+
+// Live regions: <div data-live="/address" data-every="2000"> is replaced by what
+// the address answers, until an answer carries no data-live any more. A region
+// that someone works in (focus, open menu, selection) is left alone meanwhile.
+function keepFresh(region: HTMLElement): void {
+  const every = Number(region.dataset.every ?? "2000");
+  const tick = async (): Promise<void> => {
+    if (document.hidden || region.contains(document.activeElement) || region.querySelector("details[open].menu")) {
+      schedule();
+      return;
+    }
+    try {
+      const response = await fetch(region.dataset.live!, { headers: { "X-Fragment": "1" } });
+      if (response.ok) {
+        const holder = document.createElement("template");
+        holder.innerHTML = await response.text();
+        const next = holder.content.firstElementChild as HTMLElement | null;
+        if (next) {
+          if (next.outerHTML !== region.outerHTML) {
+            region.replaceWith(next);
+            region = next;
+            document.dispatchEvent(new CustomEvent("slipway:refreshed", { detail: next }));
+          }
+          if (!region.dataset.live) return;
+        }
+      }
+    } catch {
+      // The server restarts or the network is away: try again.
+    }
+    schedule();
+  };
+  const schedule = (): void => void setTimeout(() => void tick(), every);
+  schedule();
+}
+document.querySelectorAll<HTMLElement>("[data-live]").forEach(keepFresh);
+
+// Times are shown in the reader's zone on hover.
+function localTimes(root: ParentNode): void {
+  root.querySelectorAll<HTMLTimeElement>("time[datetime]").forEach((t) => {
+    const when = new Date(t.dateTime);
+    if (!Number.isNaN(when.valueOf())) t.title = when.toLocaleString();
+  });
+}
+localTimes(document);
+document.addEventListener("slipway:refreshed", (event) => localTimes((event as CustomEvent<HTMLElement>).detail));
+
+// Larger parts, each loaded where its element is: the chart, the job log.
+const parts: Record<string, () => Promise<{ start: (element: HTMLElement) => void }>> = {
+  chart: () => import("./chart"),
+};
+document.querySelectorAll<HTMLElement>("[data-part]").forEach((element) => {
+  const load = parts[element.dataset.part ?? ""];
+  if (load) void load().then((part) => part.start(element));
+});

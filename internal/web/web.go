@@ -1,0 +1,361 @@
+// Package web is the user interface: server-rendered pages that read without
+// JavaScript, static assets, and live fragments.
+//
+// It receives HTTP requests and calls the stages through the interfaces and
+// services in Deps; it emits HTML. It must not import the store, and no stage
+// may import it.
+//
+// A page is one typed struct and one template of the same name; handlers
+// return errors, which become pages too. Routes below a project are those of
+// GitLab: /group/project/-/pipelines and so on, so that links and habits work.
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/slipwayhq/slipway/internal/access"
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+//go:embed all:templates all:static
+var assets embed.FS
+
+// Deps are what the pages are made of. A nil part hides its pages.
+type Deps struct {
+	Access *access.Service
+	// Title names the instance; ExternalURL is its base URL without a slash at
+	// the end.
+	Title       string
+	ExternalURL string
+	Log         *slog.Logger
+	// Platform reports the components for the status page.
+	Platform func(ctx context.Context) (any, error)
+}
+
+// Server serves the pages.
+type Server struct {
+	Deps
+	templates map[string]*template.Template
+	static    http.Handler
+	hashes    map[string]string // asset name -> content hash, for cache-busting links
+	global    *http.ServeMux
+	project   *http.ServeMux // patterns below /-/ of a project, rooted at "/"
+	csrf      *http.CrossOriginProtection
+}
+
+// Handler answers a request for a page. An error is rendered as a page; the
+// handler must not have written anything when it returns one.
+type Handler func(w http.ResponseWriter, r *Request) error
+
+// Request is a request with what is known of the caller and, below a project,
+// of that.
+type Request struct {
+	*http.Request
+	Who     delivery.Identity
+	Project *delivery.Project
+	Role    delivery.Role
+}
+
+// Page is what every template gets: the layout's needs and the page's own
+// data in Data.
+type Page struct {
+	Title   string
+	Site    string
+	User    *delivery.User
+	Project *delivery.Project
+	Role    delivery.Role
+	Active  string // the active entry of the navigation, such as "pipelines"
+	Notice  string
+	Path    string
+	Wide    bool
+	Data    any
+}
+
+// New builds the server and parses every template, so that a broken one is
+// found at start.
+func New(d Deps) (*Server, error) {
+	s := &Server{Deps: d, templates: map[string]*template.Template{}, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), csrf: http.NewCrossOriginProtection()}
+	if s.Title == "" {
+		s.Title = "Slipway"
+	}
+	static, err := fs.Sub(assets, "static")
+	if err != nil {
+		return nil, fmt.Errorf("web: %w", err)
+	}
+	if err := s.hashAssets(static); err != nil {
+		return nil, err
+	}
+	s.static = http.StripPrefix("/-/static/", http.FileServerFS(static))
+	if err := s.parseTemplates(); err != nil {
+		return nil, err
+	}
+	s.routes()
+	return s, nil
+}
+
+func (s *Server) hashAssets(static fs.FS) error {
+	return fs.WalkDir(static, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(static, name)
+		if err != nil {
+			return fmt.Errorf("web: %w", err)
+		}
+		sum := sha256.Sum256(b)
+		s.hashes[name] = hex.EncodeToString(sum[:6])
+		return nil
+	})
+}
+
+// parseTemplates makes one set per page: the layout, the partials (files that
+// begin with _) and the page.
+func (s *Server) parseTemplates() error {
+	base, err := template.New("layout.html").Funcs(s.funcs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
+	if err != nil {
+		return fmt.Errorf("web: %w", err)
+	}
+	names, err := fs.Glob(assets, "templates/*.html")
+	if err != nil {
+		return fmt.Errorf("web: %w", err)
+	}
+	for _, name := range names {
+		short := strings.TrimSuffix(path.Base(name), ".html")
+		if short == "layout" || strings.HasPrefix(short, "_") {
+			continue
+		}
+		t, err := base.Clone()
+		if err == nil {
+			t, err = t.ParseFS(assets, name)
+		}
+		if err != nil {
+			return fmt.Errorf("web: %w", err)
+		}
+		s.templates[short] = t
+	}
+	return nil
+}
+
+// render writes a page. Nothing is sent before the template has succeeded.
+func (s *Server) render(w http.ResponseWriter, r *Request, status int, name string, p Page) error {
+	t := s.templates[name]
+	if t == nil {
+		return fmt.Errorf("web: there is no template %s", name)
+	}
+	p.Site, p.User, p.Path = s.Title, r.Who.User, r.URL.RequestURI()
+	if p.Project == nil {
+		p.Project, p.Role = r.Project, r.Role
+	}
+	if c, err := r.Cookie("slipway_notice"); err == nil && p.Notice == "" {
+		p.Notice = decodeNotice(c.Value)
+		http.SetCookie(w, &http.Cookie{Name: "slipway_notice", Path: "/", MaxAge: -1})
+	}
+	var b bytes.Buffer
+	if err := t.ExecuteTemplate(&b, "layout.html", p); err != nil {
+		return fmt.Errorf("web: page %s: %w", name, err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return &delivery.Error{Kind: delivery.Canceled, Err: err}
+	}
+	return nil
+}
+
+// fragment writes a template's named block without the layout, for live
+// updates.
+func (s *Server) fragment(w http.ResponseWriter, page, block string, data any) error {
+	t := s.templates[page]
+	if t == nil {
+		return fmt.Errorf("web: there is no template %s", page)
+	}
+	var b bytes.Buffer
+	if err := t.ExecuteTemplate(&b, block, data); err != nil {
+		return fmt.Errorf("web: fragment %s of %s: %w", block, page, err)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return &delivery.Error{Kind: delivery.Canceled, Err: err}
+	}
+	return nil
+}
+
+// handle registers a page outside of projects.
+func (s *Server) handle(pattern string, h Handler) {
+	s.global.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+		s.serve(w, requestOf(req), h)
+	})
+}
+
+// handleProject registers a page of a project. The pattern is that of the part
+// after /-: "GET /pipelines/{id}". The project's own page is "GET /{$}". least
+// is the role that the page needs.
+func (s *Server) handleProject(pattern string, least delivery.Role, h Handler) {
+	s.project.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+		s.serve(w, requestOf(req), func(w http.ResponseWriter, r *Request) error {
+			if r.Role < least && least > delivery.Guest {
+				if !r.Who.Signed() {
+					return &delivery.Error{Kind: delivery.Unauthenticated, Message: "Sign in first."}
+				}
+				return &delivery.Error{Kind: delivery.Forbidden, Message: fmt.Sprintf("This needs the role %s in the project.", least)}
+			}
+			return h(w, r)
+		})
+	})
+}
+
+type requestKey struct{}
+
+// requestOf returns the Request that ServeHTTP prepared. Handlers behind the
+// inner muxes only see an *http.Request, so it travels in its context.
+func requestOf(req *http.Request) *Request {
+	r, ok := req.Context().Value(requestKey{}).(*Request)
+	if !ok {
+		return &Request{Request: req}
+	}
+	own := *r
+	own.Request = req
+	return &own
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *Request, h Handler) {
+	err := h(w, r)
+	if err == nil || delivery.KindOf(err) == delivery.Canceled {
+		return
+	}
+	s.fail(w, r, err)
+}
+
+// fail renders an error as a page. Who is not signed in is sent to the sign-in
+// page where that may help.
+func (s *Server) fail(w http.ResponseWriter, r *Request, err error) {
+	kind := delivery.KindOf(err)
+	if kind == delivery.InternalError {
+		s.Log.Error("page failed", "path", r.URL.Path, "err", err)
+	}
+	if !r.Who.Signed() && (kind == delivery.Unauthenticated || kind == delivery.NotFound) && r.Method == http.MethodGet && r.Header.Get("X-Fragment") == "" {
+		if kind == delivery.Unauthenticated {
+			http.Redirect(w, r.Request, "/users/sign_in?return_to="+template.URLQueryEscaper(r.URL.RequestURI()), http.StatusSeeOther)
+			return
+		}
+	}
+	status := statusOf(kind)
+	page := struct {
+		Status  int
+		Message string
+		SignIn  bool
+	}{status, delivery.UserMessage(err), !r.Who.Signed()}
+	var e *delivery.Error
+	if kind == delivery.NotFound && (!errors.As(err, &e) || e.Next == "") {
+		page.Message = "This page does not exist, or you may not see it."
+	}
+	if err := s.render(w, r, status, "error", Page{Title: http.StatusText(status), Data: page}); err != nil {
+		s.Log.Error("error page failed", "err", err)
+		http.Error(w, http.StatusText(status), status)
+	}
+}
+
+func statusOf(kind delivery.Kind) int {
+	switch kind {
+	case delivery.NotFound:
+		return http.StatusNotFound
+	case delivery.Invalid, delivery.Stalled:
+		return http.StatusUnprocessableEntity
+	case delivery.Unauthenticated:
+		return http.StatusUnauthorized
+	case delivery.Forbidden:
+		return http.StatusForbidden
+	case delivery.Conflict:
+		return http.StatusConflict
+	case delivery.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case delivery.TooMany:
+		return http.StatusTooManyRequests
+	case delivery.Unavailable, delivery.Waiting:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// ServeHTTP finds out who asks and for which project, then routes.
+func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Content-Security-Policy", "default-src 'self'; img-src 'self' data: https:; style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; form-action 'self'")
+	if strings.HasPrefix(req.URL.Path, "/-/static/") {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+		s.static.ServeHTTP(w, req)
+		return
+	}
+	r := &Request{Request: req}
+	if err := s.csrf.Check(req); err != nil {
+		s.fail(w, r, &delivery.Error{Kind: delivery.Forbidden, Message: "The form came from another site and was refused.", Err: err})
+		return
+	}
+	who, err := s.Access.Authenticate(req)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	r.Who = who
+	r.Request = req.WithContext(context.WithValue(req.Context(), requestKey{}, r))
+	s.route(w, r)
+}
+
+// reserved are first path segments that no group or user can have.
+var reserved = map[string]bool{
+	"-": true, "users": true, "dashboard": true, "admin": true, "explore": true, "groups": true, "projects": true,
+	"search": true, "help": true, "profile": true, "api": true, "v2": true, "jwt": true, "prometheus": true, "loki": true, "argocd": true,
+}
+
+// route sends a request to a global page or to a page of the project that its
+// path begins with.
+func (s *Server) route(w http.ResponseWriter, r *Request) {
+	p := r.URL.Path
+	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	if p == "/" || reserved[first] {
+		s.global.ServeHTTP(w, r.Request)
+		return
+	}
+	full, rest, isPage := strings.Cut(strings.Trim(p, "/"), "/-/")
+	if !isPage {
+		full, rest = strings.TrimSuffix(full, "/-"), ""
+	}
+	project, role, err := s.Access.VisibleProject(r.Context(), r.Who, full)
+	if err != nil {
+		if !isPage && delivery.IsNotFound(err) {
+			s.serve(w, r, func(w http.ResponseWriter, r *Request) error { return s.namespacePage(w, r, full) })
+			return
+		}
+		s.fail(w, r, err)
+		return
+	}
+	r.Project, r.Role = &project, role
+	inner := r.Request.Clone(r.Context())
+	inner.URL.Path, inner.URL.RawPath = "/"+rest, ""
+	if raw := r.URL.EscapedPath(); isPage {
+		if _, after, ok := strings.Cut(raw, "/-/"); ok {
+			inner.URL.RawPath = "/" + after
+		}
+	}
+	own := *r
+	inner = inner.WithContext(context.WithValue(r.Context(), requestKey{}, &own))
+	s.project.ServeHTTP(w, inner)
+}
