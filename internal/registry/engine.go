@@ -43,6 +43,9 @@ func newApp(ctx context.Context, dir, secret string, upstream Upstream, access a
 	config.HTTP.Secret = secret
 	config.HTTP.RelativeURLs = true
 	config.Catalog.MaxEntries = 1000
+	// Layers that are kept elsewhere (image-spec, non-distributable layers) may
+	// be named by any web address; the engine's default is to refuse them all.
+	config.Validation.Manifests.URLs.Allow = []string{`^https?://`}
 	if upstream.URL != "" {
 		never := time.Duration(0) // the collector expires what is cached, by use
 		config.Proxy = configuration.Proxy{RemoteURL: upstream.URL, Username: upstream.Username, Password: upstream.Password, TTL: &never}
