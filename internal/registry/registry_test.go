@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,11 +19,11 @@ import (
 	container "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/sirupsen/logrus"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/registrydb"
-	"github.com/sirupsen/logrus"
 )
 
 func TestMain(m *testing.M) {
@@ -171,7 +172,9 @@ func image(t *testing.T, layers int64) container.Image {
 	return img
 }
 
-func digestOf(t *testing.T, img interface{ Digest() (container.Hash, error) }) string {
+func digestOf(t *testing.T, img interface {
+	Digest() (container.Hash, error)
+}) string {
 	t.Helper()
 	h, err := img.Digest()
 	if err != nil {
@@ -314,5 +317,43 @@ func TestRights(t *testing.T) {
 				t.Error("it could delete")
 			}
 		})
+	}
+}
+
+// breaking is an Index whose RecordPush fails while on is set.
+type breaking struct {
+	registry.Index
+	on atomic.Bool
+}
+
+func (b *breaking) RecordPush(ctx context.Context, image registry.Image, tag string, at time.Time) error {
+	if b.on.Load() {
+		return &delivery.Error{Kind: delivery.Unavailable, Message: "The database is away."}
+	}
+	return b.Index.RecordPush(ctx, image, tag, at)
+}
+
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	f := start(t, func(c *registry.Config) { c.ProjectQuota = 5000 })
+	f.people.add("g/app", delivery.Private)
+	f.people.add("g/free", delivery.Private)
+	img := image(t, 3) // 3 layers of about 1.1 kB
+	f.push("g/app:v1", img, as("dev"))
+	f.push("g/app:same", img, as("dev")) // takes nothing more
+	err := remote.Write(f.ref("g/app:v2"), image(t, 3), as("dev"))
+	if err == nil || !strings.Contains(err.Error(), "may keep 5.0 kB of images") {
+		t.Errorf("over quota: %v", err)
+	}
+	f.push("g/free:v1", image(t, 3), as("dev"))
+}
+
+func TestFullDiskRefusesPushes(t *testing.T) {
+	t.Parallel()
+	f := start(t, func(c *registry.Config) { c.MinFree = 1 << 60 })
+	f.people.add("g/app", delivery.Private)
+	err := remote.Write(f.ref("g/app:v1"), image(t, 1), as("dev"))
+	if err == nil || !strings.Contains(err.Error(), "disk is nearly full") {
+		t.Errorf("push: %v", err)
 	}
 }
