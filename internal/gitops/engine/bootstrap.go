@@ -112,7 +112,7 @@ requestedScopes: [openid, profile, email, groups]
 }
 
 // configMap creates a ConfigMap with the defaults or merges them into what is
-// there; see mergeDefaults.
+// there; see manifest.MergeDefaults.
 func (b *bootstrap) configMap(ctx context.Context, name string, defaults map[string]string) error {
 	client := b.kube.CoreV1().ConfigMaps(Namespace)
 	cm, err := client.Get(ctx, name, metav1.GetOptions{})
@@ -128,7 +128,7 @@ func (b *bootstrap) configMap(ctx context.Context, name string, defaults map[str
 			return fmt.Errorf("ConfigMap %s: annotation %s: %w", name, appliedAnnotation, err)
 		}
 	}
-	data, digests := mergeDefaults(cm.Data, applied, defaults)
+	data, digests := manifest.MergeDefaults(cm.Data, applied, defaults)
 	note, err := json.Marshal(digests)
 	if err != nil {
 		return err
