@@ -54,7 +54,7 @@ func (a *app) toolCommands() []*cobra.Command {
 // execTool replaces this process with the tool. The global flags --config and
 // --data-dir must come before the tool's name; all others are the tool's.
 func (a *app) execTool(t tool, args []string) error {
-	a.globalFlags(os.Args[1:], t.name)
+	args = a.globalFlags(args)
 	s, err := a.load()
 	if err != nil {
 		return err
@@ -81,18 +81,25 @@ func (a *app) execTool(t tool, args []string) error {
 	return fmt.Errorf("%s: %w", t.name, err)
 }
 
-// globalFlags reads the global flags before a tool's name; the tool's command
-// parses none itself.
-func (a *app) globalFlags(args []string, name string) {
-	for i := 0; i < len(args) && args[i] != name; i++ {
-		for flag, value := range map[string]*string{"--config": &a.configPath, "--data-dir": &a.dataDir} {
-			if args[i] == flag && i+1 < len(args) {
-				*value = args[i+1]
-			} else if v, ok := strings.CutPrefix(args[i], flag+"="); ok {
-				*value = v
-			}
+// globalFlags takes the global flags off the front of a tool's arguments: its
+// command parses none itself, so those given before its name arrive here too.
+func (a *app) globalFlags(args []string) []string {
+	flags := map[string]*string{"--config": &a.configPath, "--data-dir": &a.dataDir}
+	for len(args) > 0 {
+		name, value, joined := strings.Cut(args[0], "=")
+		target := flags[name]
+		switch {
+		case target == nil:
+			return args
+		case joined:
+			*target, args = value, args[1:]
+		case len(args) > 1:
+			*target, args = args[1], args[2:]
+		default:
+			return args
 		}
 	}
+	return args
 }
 
 // argocdOptions lets the argocd command line talk to Argo CD's resources with
