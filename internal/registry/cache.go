@@ -38,7 +38,10 @@ func (c *cache) close() error {
 	for _, u := range c.upstreams {
 		u.open.Lock()
 		if u.local != nil {
-			errs = append(errs, u.local.Shutdown(), u.proxy.Shutdown())
+			errs = append(errs, u.local.Shutdown())
+		}
+		if u.proxy != nil {
+			errs = append(errs, u.proxy.Shutdown())
 		}
 		u.open.Unlock()
 	}
@@ -107,12 +110,12 @@ func (c *cache) serve(w http.ResponseWriter, req *http.Request, claims *claims, 
 		c.r.challenge(w, req, rt, claims != nil)
 		return
 	}
-	if err := c.serveUpstream(w, req, rt, host, name); err != nil {
+	if err := c.serveUpstream(w, req, claims, rt, host, name); err != nil {
 		c.r.fail(w, req, err)
 	}
 }
 
-func (c *cache) serveUpstream(w http.ResponseWriter, req *http.Request, rt route, host, name string) error {
+func (c *cache) serveUpstream(w http.ResponseWriter, req *http.Request, claims *claims, rt route, host, name string) error {
 	u := c.upstreams[host]
 	if err := u.start(c.ctx, c.r.now); err != nil {
 		return err
@@ -127,23 +130,41 @@ func (c *cache) serveUpstream(w http.ResponseWriter, req *http.Request, rt route
 	if action := actionOf(req.Method); action != actionPull {
 		return c.seedOverHTTP(w, inner, u, rt, host)
 	}
-	engine := http.Handler(u.local)
-	here := u.root.has(rt.kind, name, rt.reference)
-	switch {
-	case here && (rt.kind == routeBlob || validDigest(rt.reference)):
-		// Content is named by its digest: there is nothing to ask upstream.
-	case c.r.checkSpace(0) == nil && u.reachable(req.Context(), c.r.now):
-		engine = u.proxy
-	case !here && rt.kind != routeTags:
-		return &delivery.Error{Kind: delivery.Unavailable,
-			Message: fmt.Sprintf("%s cannot be reached, and the cache has no copy of %s.", host, displayName(name, rt)),
-			Next:    "Try again when the network is back, or store the image under this name with \"slipway image push\"."}
+	// Who pushes asks first whether a blob is there, and wants a plain no.
+	seeds := claims != nil && claims.allows("repository", rt.name, actionPush)
+	engine, err := c.engineFor(req, u, rt, name, seeds)
+	if err != nil {
+		return err
 	}
 	engine.ServeHTTP(w, inner)
 	if rt.kind == routeManifest && req.Method == http.MethodGet {
 		u.root.used(name, rt.reference, c.r.now())
 	}
 	return nil
+}
+
+// engineFor chooses who answers a pull: the disk for content that is named by
+// its digest and stored, the upstream while it is there, and else the disk.
+func (c *cache) engineFor(req *http.Request, u *upstream, rt route, name string, seeds bool) (http.Handler, error) {
+	here := u.root.has(rt.kind, name, rt.reference)
+	if here && validDigest(rt.reference) {
+		return u.local, nil
+	}
+	space := c.r.checkSpace(0)
+	if space == nil {
+		if engine := u.fetcher(c.ctx, req.Context(), c.r.now, c.r.log); engine != nil {
+			return engine, nil
+		}
+	}
+	switch {
+	case here || rt.kind == routeTags || seeds:
+		return u.local, nil
+	case space != nil:
+		return nil, space
+	}
+	return nil, &delivery.Error{Kind: delivery.Unavailable,
+		Message: fmt.Sprintf("%s cannot be reached, and the cache has no copy of %s.", u.Host, displayName(name, rt)),
+		Next:    "Try again when the network is back, or store the image under this name with \"slipway image push\"."}
 }
 
 func displayName(name string, rt route) string {

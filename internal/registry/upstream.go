@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -56,7 +57,7 @@ type upstream struct {
 	checked time.Time
 }
 
-// start opens the storage root and the two engines, once.
+// start opens the storage root and the engine that needs no upstream, once.
 func (u *upstream) start(ctx context.Context, now func() time.Time) error {
 	u.open.Lock()
 	defer u.open.Unlock()
@@ -67,16 +68,35 @@ func (u *upstream) start(ctx context.Context, now func() time.Time) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := newApp(ctx, u.dir, u.secret, u.Upstream, nil)
-	if err != nil {
-		return err
-	}
 	local, err := newApp(ctx, u.dir, u.secret, Upstream{}, admitted{})
 	if err != nil {
 		return err
 	}
-	u.root, u.proxy, u.local = rt, proxy, local
+	u.root, u.local = rt, local
 	return nil
+}
+
+// fetcher returns the engine that fetches what is missing, or nil while the
+// upstream is away. The engine asks the upstream how to sign in when it is
+// made, so it is made when the upstream first answers.
+func (u *upstream) fetcher(ctx, req context.Context, now func() time.Time, log *slog.Logger) *handlers.App {
+	if !u.reachable(req, now) {
+		return nil
+	}
+	u.open.Lock()
+	defer u.open.Unlock()
+	if u.proxy == nil {
+		proxy, err := newApp(ctx, u.dir, u.secret, u.Upstream, nil)
+		if err != nil {
+			log.Warn("registry: an upstream answers but cannot be used", "upstream", u.Host, "err", err)
+			u.state.Lock()
+			u.there = false
+			u.state.Unlock()
+			return nil
+		}
+		u.proxy = proxy
+	}
+	return u.proxy
 }
 
 // admitted is the access controller of the cache's engine: the cache has

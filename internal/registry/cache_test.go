@@ -1,0 +1,261 @@
+package registry_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	container "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/registry"
+)
+
+// public is a stand-in for a public registry: a registry of its own behind a
+// proxy that counts requests and can be taken away.
+type public struct {
+	*fixture
+	front    *httptest.Server
+	requests atomic.Int64
+}
+
+func startPublic(t *testing.T) *public {
+	t.Helper()
+	p := &public{fixture: start(t, nil)}
+	target, err := url.Parse(p.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host // tokens are fetched through the proxy as well
+	}}
+	p.front = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.requests.Add(1)
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(p.front.Close)
+	return p
+}
+
+func startCache(t *testing.T, p *public, change func(*registry.Config)) *fixture {
+	t.Helper()
+	return start(t, func(c *registry.Config) {
+		c.Upstreams = []registry.Upstream{{Host: "docker.io", URL: p.front.URL}, {Host: "quay.io", URL: "http://127.0.0.1:1"}}
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+func (f *fixture) pull(ref string, who ...remote.Option) (container.Image, error) {
+	opts := append([]remote.Option{remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes()}, who...)
+	img, err := remote.Image(f.ref(ref), opts...)
+	if err != nil {
+		return nil, err
+	}
+	return img, readAll(img)
+}
+
+func TestCachePullsThroughAndServesAlone(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	first, second := image(t, 2), image(t, 1)
+	p.push("library/debian:12", first, as("dev"))
+	f := startCache(t, p, nil)
+
+	for _, ref := range []string{"docker.io/library/debian:12", "docker.io/debian:12"} {
+		got, err := f.pull(ref)
+		if err != nil || digestOf(t, got) != digestOf(t, first) {
+			t.Fatalf("%s: %v", ref, err)
+		}
+	}
+	before := p.requests.Load()
+	if _, err := f.pull("docker.io/library/debian@" + digestOf(t, first)); err != nil {
+		t.Error(err)
+	}
+	if n := p.requests.Load() - before; n != 0 {
+		t.Errorf("what is stored was asked for %d times", n)
+	}
+	p.push("library/debian:12", second, as("dev"))
+	if got, err := f.pull("docker.io/library/debian:12"); err != nil || digestOf(t, got) != digestOf(t, second) {
+		t.Errorf("a tag that moved upstream: %v", err)
+	}
+	p.push("library/debian:13", first, as("dev"))
+
+	p.front.Close()
+	f.clock.advance(time.Hour)
+	if got, err := f.pull("docker.io/library/debian:12"); err != nil || digestOf(t, got) != digestOf(t, second) {
+		t.Errorf("without the upstream: %v", err)
+	}
+	if _, err := f.pull("docker.io/library/debian:13"); err == nil || !strings.Contains(err.Error(), "docker.io cannot be reached, and the cache has no copy of library/debian:13") {
+		t.Errorf("what the cache never had: %v", err)
+	}
+	if _, err := f.pull("quay.io/x/y:1"); err == nil || !strings.Contains(err.Error(), "cannot be reached") {
+		t.Errorf("an upstream that never was there: %v", err)
+	}
+}
+
+func TestCacheUnderstandsContainerdMirrors(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	img := image(t, 1)
+	p.push("library/debian:12", img, as("dev"))
+	f := startCache(t, p, nil)
+	for _, path := range []string{"/v2/library/debian/manifests/12?ns=docker.io", "/v2/docker.io/library/debian/manifests/12?ns=docker.io"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodHead, f.server.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "application/vnd.docker.distribution.manifest.v2+json, */*")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 || resp.Header.Get("Docker-Content-Digest") != digestOf(t, img) {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}
+
+func TestCacheRights(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	p.push("library/debian:12", image(t, 1), as("dev"))
+	f := startCache(t, p, func(c *registry.Config) { c.Trusted = func(netip.Addr) bool { return false } })
+	if _, err := f.pull("docker.io/library/debian:12"); err == nil {
+		t.Error("a stranger's address was served without a sign-in")
+	}
+	for _, who := range []string{"nobody", "admin"} {
+		if _, err := f.pull("docker.io/library/debian:12", as(who)); err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+	if _, err := f.pull("docker.io/library/debian:12", asJob(1)); err != nil {
+		t.Errorf("a job: %v", err)
+	}
+	if err := remote.Write(f.ref("docker.io/library/debian:mine"), image(t, 1), as("dev")); err == nil {
+		t.Error("a developer changed what everybody pulls")
+	}
+}
+
+func TestCacheSignsInUpstream(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("corp/base", delivery.Private)
+	img := image(t, 1)
+	p.push("corp/base:1", img, as("dev"))
+	f := start(t, func(c *registry.Config) {
+		c.Upstreams = []registry.Upstream{{Host: "docker.io", URL: p.front.URL, Username: "rep", Password: "rep"}}
+	})
+	if got, err := f.pull("docker.io/corp/base:1"); err != nil || digestOf(t, got) != digestOf(t, img) {
+		t.Error(err)
+	}
+	anonymous := startCache(t, p, nil)
+	if _, err := anonymous.pull("docker.io/corp/base:1"); err == nil {
+		t.Error("a private image came without credentials")
+	}
+}
+
+func TestSeededImagesStay(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/alpine", delivery.Public)
+	p.front.Close()
+	f := startCache(t, p, func(c *registry.Config) { c.CacheSize = 1 })
+	made, pushed := image(t, 2), image(t, 1)
+	dgst, err := f.Seed(t.Context(), "docker.io/library/debian:bookworm-slim", made)
+	if err != nil || dgst != digestOf(t, made) {
+		t.Fatal(dgst, err)
+	}
+	if err := remote.Write(f.ref("docker.io/library/ubuntu:22.04"), pushed, as("admin")); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"debian", "debian:1", "example.org/debian:1", "docker.io/library/debian", "docker.io/UPPER:1"} {
+		if _, err := f.Seed(t.Context(), bad, made); delivery.KindOf(err) != delivery.Invalid {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	f.clock.advance(1000 * time.Hour)
+	if done, err := f.Collect(t.Context()); err != nil || done.Images+done.Blobs != 0 {
+		t.Errorf("seeded images went: %+v, %v", done, err)
+	}
+	for ref, img := range map[string]container.Image{"docker.io/library/debian:bookworm-slim": made, "docker.io/library/ubuntu:22.04": pushed} {
+		if got, err := f.pull(ref); err != nil || digestOf(t, got) != digestOf(t, img) {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	list, err := f.CachedImages(t.Context())
+	if err != nil || len(list) != 2 || !list[0].Seeded || list[0].Reference != "docker.io/library/debian:bookworm-slim" || list[0].Size < 2000 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
+func TestCacheKeepsItsSize(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	f := startCache(t, p, func(c *registry.Config) { c.CacheSize = 6000 })
+	for i := range 4 {
+		tag := fmt.Sprint(i)
+		p.push("library/debian:"+tag, image(t, 1), as("dev")) // each about 2 kB
+		if _, err := f.pull("docker.io/library/debian:" + tag); err != nil {
+			t.Fatal(err)
+		}
+		f.clock.advance(time.Hour)
+	}
+	if _, err := f.pull("docker.io/library/debian:0"); err != nil { // used again
+		t.Fatal(err)
+	}
+	f.clock.advance(3 * time.Hour)
+	done, err := f.Collect(t.Context())
+	if err != nil || done.Images == 0 || done.Blobs == 0 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	p.front.Close()
+	f.clock.advance(time.Hour)
+	for tag, want := range map[string]bool{"0": true, "3": true, "1": false} {
+		if _, err := f.pull("docker.io/library/debian:" + tag); (err == nil) != want {
+			t.Errorf("debian:%s: %v", tag, err)
+		}
+	}
+}
+
+func TestWrongNodeCredential(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	f.people.add("g/app", delivery.Private)
+	f.push("g/app:1", image(t, 1), as("dev"))
+	for _, secret := range []string{"", "guess"} {
+		who := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway-node", Password: secret}))
+		if _, err := f.pull("g/app:1", who); err == nil {
+			t.Errorf("the secret %q was taken", secret)
+		}
+	}
+	user, secret := f.NodeCredential()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.server.URL+"/v2/g/app/tags/list", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth(user, secret) // as containerd sends the header of hosts.toml
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Errorf("the node's header: %s", resp.Status)
+	}
+}
