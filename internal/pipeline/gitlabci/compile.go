@@ -72,7 +72,7 @@ func compile(ctx context.Context, root string, text []byte, src Sources, event C
 		given = n
 	}
 	l := &loader{ctx: ctx, src: src, facts: newFacts(event, src), diags: diags, texts: map[string][]byte{}}
-	n := l.load(fileID{name: root}, text, given, at)
+	n := l.load(fileID{name: root, root: true}, text, given, at)
 	if n == nil {
 		return nil
 	}

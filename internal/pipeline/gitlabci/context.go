@@ -18,7 +18,8 @@ type Context struct {
 	// They override everything else.
 	Pipeline Variables
 
-	// Inputs are values for spec:inputs of the root file: string, bool, int, float64 or []any.
+	// Inputs are values for spec:inputs of the root file: string, bool, int, float64 or []any. A
+	// string is also accepted as the text of a number, boolean or array.
 	Inputs map[string]any
 
 	Source       string // CI_PIPELINE_SOURCE: push, web, schedule, merge_request_event, parent_pipeline, ...

@@ -31,6 +31,7 @@ type fileID struct {
 	name      string
 	location  Location
 	component map[string]string // facts for $[[ component.* ]]
+	root      bool              // the pipeline's own file, whose inputs come from Context
 }
 
 // load parses one file, fills in its inputs and merges its includes under it. It returns nil after
@@ -53,7 +54,7 @@ func (l *loader) load(id fileID, text []byte, values *node, given place) *node {
 		if l.failedSince(failed) {
 			return nil
 		}
-		ip := &interpolation{inputs: h.bind(d, values, given, id.name), variables: l.facts.includeLookup(), component: map[string]string{}}
+		ip := &interpolation{inputs: h.bind(d, values, given, id.name, !id.root), variables: l.facts.includeLookup(), component: map[string]string{}}
 		for _, in := range h.inputs {
 			ip.names = append(ip.names, in.name)
 		}

@@ -204,7 +204,8 @@ func (in *inputSpec) check(v *node) string {
 
 // bind checks the given values against the header and returns the value of every input. Mistakes
 // are reported at the value, or at `given` for what is missing.
-func (h *header) bind(d *decoder, values *node, given place, file string) map[string]*node {
+// typed is false for values of Context.Inputs, which may arrive as text.
+func (h *header) bind(d *decoder, values *node, given place, file string, typed bool) map[string]*node {
 	out := make(map[string]*node, len(h.inputs))
 	names := make([]string, len(h.inputs))
 	for i := range h.inputs {
@@ -217,7 +218,8 @@ func (h *header) bind(d *decoder, values *node, given place, file string) map[st
 				continue
 			}
 			v = in.value
-		} else if message := in.check(v); message != "" {
+		} else if v = in.read(v, typed); in.check(v) != "" {
+			message := in.check(v)
 			d.errorf(v, "the input %s of %s %s", in.name, file, message)
 			continue
 		}
@@ -326,4 +328,23 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
+}
+
+func (in *inputSpec) read(v *node, typed bool) *node {
+	if typed {
+		return v
+	}
+	return in.coerce(v)
+}
+
+// coerce reads a value that arrived as text, from a form or command line, as the input's type.
+func (in *inputSpec) coerce(v *node) *node {
+	if v.kind != stringKind || in.kind == "string" {
+		return v
+	}
+	var diags Diagnostics
+	if n := readDocument(v.place.file, []byte(v.text), nil, &diags); n != nil {
+		return n
+	}
+	return v
 }
