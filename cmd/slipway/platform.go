@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/slipwayhq/slipway/internal/access"
+	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
 
@@ -29,6 +32,11 @@ type platform struct {
 
 	keepWorkloads atomic.Bool
 	closers       []func() error
+
+	db     *store.DB
+	access *access.Service
+	api    *api.Router
+	mux    *http.ServeMux // the platform's listener
 }
 
 // components builds every part of the platform. Git, web and the database come
@@ -38,7 +46,11 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 		return nil, err
 	}
 	comps := []supervise.Component{{Name: "control", Unit: supervise.Func{RunFunc: p.serveControl}}}
-	for _, build := range []func(context.Context) ([]supervise.Component, error){p.clusterComponents} {
+	if err := p.openCore(ctx); err != nil {
+		return nil, err
+	}
+	// The listener's routes are complete before it opens: coreComponents is last.
+	for _, build := range []func(context.Context) ([]supervise.Component, error){p.clusterComponents, p.coreComponents} {
 		more, err := build(ctx)
 		if err != nil {
 			return nil, err
@@ -113,6 +125,7 @@ func (p *platform) announcement() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Ready after %.1f s.\n", time.Since(p.began).Seconds())
 	fmt.Fprintf(&b, "  Web, API, git, registry  %s\n", p.ExternalURL)
+	fmt.Fprintf(&b, "  Administrator            root, password in %s\n", p.rootPasswordFile())
 	if p.Cluster.Enabled {
 		fmt.Fprintf(&b, "  Kubernetes               slipway kubectl get nodes   (KUBECONFIG=%s)\n", p.dir.Kubeconfig())
 	}
