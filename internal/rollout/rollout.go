@@ -1,0 +1,274 @@
+package rollout
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/argoproj/argo-rollouts/pkg/apis/rollouts/v1alpha1"
+)
+
+// Rollout is what the platform shows of an Argo Rollout.
+type Rollout struct {
+	Namespace, Name string
+	Strategy        string // "canary" or "blueGreen"
+	Phase           string // Healthy, Progressing, Paused, Degraded
+	Message         string
+	Aborted         bool
+	AbortedAt       time.Time
+	Paused          bool   // by a step, an inconclusive analysis or a user
+	PauseReason     string // CanaryPauseStep, BlueGreenPause, InconclusiveAnalysis, or "user"
+	PausedSince     time.Time
+
+	Steps       []Step // canary only
+	Step        int    // index of the current step; len(Steps) when all are done
+	Weight      int32  // per cent of the traffic that goes to the new version
+	ExactWeight bool   // a traffic router sets it; else it is a ratio of replicas
+
+	Desired, Ready, Updated, Available int32
+	StableHash, CurrentHash            string // pod template hashes; equal when promoted
+	StableService, CanaryService       string // for blue-green: active and preview
+	Images                             []string
+	Application                        string // the Argo CD Application it belongs to, or ""
+}
+
+// Progressing reports whether a new version is on its way.
+func (r *Rollout) Progressing() bool { return r.StableHash != r.CurrentHash && !r.Aborted }
+
+// Step is one canary step in words.
+type Step struct {
+	Kind   string // setWeight, pause, analysis, experiment, setCanaryScale, other
+	Text   string // such as "20 %", "pause 30s", "analysis success-rate"
+	Weight int32  // of setWeight; -1 for others
+}
+
+// Revision is one version that the Rollout knows, with its pods.
+type Revision struct {
+	Number    int64
+	Hash      string
+	Images    []string
+	Role      string // stable, canary, active, preview, or "" for an old one
+	Desired   int32
+	Ready     int32
+	Created   time.Time
+	Pods      []Pod
+	Analyses  []Analysis
+	ManagedBy string // name of the ReplicaSet
+}
+
+// Pod is one pod of a revision.
+type Pod struct {
+	Name     string
+	Phase    string // as kubectl shows it: Running, CrashLoopBackOff, ...
+	Ready    bool
+	Restarts int32
+	Created  time.Time
+}
+
+func convert(ro *v1alpha1.Rollout) *Rollout {
+	r := &Rollout{
+		Namespace: ro.Namespace, Name: ro.Name, Aborted: ro.Status.Abort,
+		Desired: 1, Ready: ro.Status.ReadyReplicas, Updated: ro.Status.UpdatedReplicas, Available: ro.Status.AvailableReplicas,
+		StableHash: ro.Status.StableRS, CurrentHash: ro.Status.CurrentPodHash, Images: images(ro.Spec.Template.Spec),
+		Application: application(ro.Annotations),
+	}
+	r.Phase, r.Message = phase(ro)
+	if ro.Spec.Replicas != nil {
+		r.Desired = *ro.Spec.Replicas
+	}
+	if ro.Status.AbortedAt != nil {
+		r.AbortedAt = ro.Status.AbortedAt.Time
+	}
+	switch {
+	case ro.Spec.Paused:
+		r.Paused, r.PauseReason = true, "user"
+	case len(ro.Status.PauseConditions) > 0:
+		c := ro.Status.PauseConditions[0]
+		r.Paused, r.PauseReason, r.PausedSince = true, string(c.Reason), c.StartTime.Time
+	}
+	switch s := ro.Spec.Strategy; {
+	case s.Canary != nil:
+		r.Strategy = "canary"
+		r.StableService, r.CanaryService = s.Canary.StableService, s.Canary.CanaryService
+		r.ExactWeight = s.Canary.TrafficRouting != nil
+		for _, st := range s.Canary.Steps {
+			r.Steps = append(r.Steps, describe(st))
+		}
+		r.Step, r.Weight = canaryProgress(ro)
+	case s.BlueGreen != nil:
+		r.Strategy = "blueGreen"
+		r.StableService, r.CanaryService = s.BlueGreen.ActiveService, s.BlueGreen.PreviewService
+		r.ExactWeight = true
+		if active := ro.Status.BlueGreen.ActiveSelector; active != "" && active == ro.Status.CurrentPodHash {
+			r.Weight = 100
+		}
+	}
+	return r
+}
+
+// phase follows upstream's rule: what the controller wrote counts only for the
+// generation that it has seen.
+func phase(ro *v1alpha1.Rollout) (string, string) {
+	if seen, err := strconv.ParseInt(ro.Status.ObservedGeneration, 10, 64); err == nil && seen < ro.Generation {
+		return string(v1alpha1.RolloutPhaseProgressing), "waiting for the change to be seen"
+	}
+	if ro.Status.ControllerPause && len(ro.Status.PauseConditions) == 0 {
+		return string(v1alpha1.RolloutPhaseProgressing), "waiting for the rollout to go on"
+	}
+	if ro.Status.Phase == "" {
+		return string(v1alpha1.RolloutPhaseProgressing), "waiting for the controller"
+	}
+	return string(ro.Status.Phase), ro.Status.Message
+}
+
+// canaryProgress returns the current step and the share of the new version.
+func canaryProgress(ro *v1alpha1.Rollout) (int, int32) {
+	steps := ro.Spec.Strategy.Canary.Steps
+	step := len(steps)
+	if i := ro.Status.CurrentStepIndex; i != nil && int(*i) < step {
+		step = int(*i)
+	}
+	switch {
+	case ro.Status.StableRS == ro.Status.CurrentPodHash:
+		return len(steps), 100
+	case ro.Status.Abort:
+		return 0, 0
+	case ro.Status.Canary.Weights != nil:
+		return step, ro.Status.Canary.Weights.Canary.Weight
+	case ro.Spec.Strategy.Canary.TrafficRouting == nil && ro.Status.AvailableReplicas > 0:
+		return step, min(100, ro.Status.UpdatedReplicas*100/ro.Status.AvailableReplicas)
+	}
+	return step, 0
+}
+
+func describe(s v1alpha1.CanaryStep) Step {
+	st := Step{Kind: "other", Text: "step", Weight: -1}
+	switch {
+	case s.SetWeight != nil:
+		st = Step{"setWeight", fmt.Sprintf("%d %%", *s.SetWeight), *s.SetWeight}
+	case s.Pause != nil && s.Pause.Duration == nil:
+		st.Kind, st.Text = "pause", "wait for promotion"
+	case s.Pause != nil:
+		text := s.Pause.Duration.String()
+		if _, err := strconv.Atoi(text); err == nil {
+			text += "s"
+		}
+		st.Kind, st.Text = "pause", "pause "+text
+	case s.Analysis != nil:
+		st.Kind, st.Text = "analysis", "analysis"
+		for _, t := range s.Analysis.Templates {
+			st.Text += " " + t.TemplateName
+		}
+	case s.Experiment != nil:
+		st.Kind, st.Text = "experiment", "experiment"
+	case s.SetCanaryScale != nil:
+		st.Kind, st.Text = "setCanaryScale", "scale the canary"
+	case s.SetHeaderRoute != nil:
+		st.Text = "route by header"
+	case s.SetMirrorRoute != nil:
+		st.Text = "mirror traffic"
+	case s.Plugin != nil:
+		st.Text = "plugin " + s.Plugin.Name
+	}
+	return st
+}
+
+func images(spec corev1.PodSpec) []string {
+	var list []string
+	for _, c := range spec.Containers {
+		list = append(list, c.Image)
+	}
+	return list
+}
+
+// application reads Argo CD's tracking annotation "<app>:<group>/<kind>:...".
+func application(annotations map[string]string) string {
+	id := annotations["argocd.argoproj.io/tracking-id"]
+	for i := range id {
+		if id[i] == ':' {
+			return id[:i]
+		}
+	}
+	return ""
+}
+
+// revisions joins ReplicaSets, pods and analysis runs; newest first.
+func revisions(ro *v1alpha1.Rollout, sets []appsv1.ReplicaSet, pods []corev1.Pod, runs []v1alpha1.AnalysisRun) []Revision {
+	var list []Revision
+	for _, rs := range sets {
+		if !ownedBy(rs.OwnerReferences, string(ro.UID)) {
+			continue
+		}
+		hash := rs.Labels[v1alpha1.DefaultRolloutUniqueLabelKey]
+		number, _ := strconv.ParseInt(rs.Annotations["rollout.argoproj.io/revision"], 10, 64)
+		rev := Revision{
+			Number: number, Hash: hash, Images: images(rs.Spec.Template.Spec), Role: role(ro, hash),
+			Ready: rs.Status.ReadyReplicas, Created: rs.CreationTimestamp.Time, ManagedBy: rs.Name,
+		}
+		if rs.Spec.Replicas != nil {
+			rev.Desired = *rs.Spec.Replicas
+		}
+		for _, p := range pods {
+			if ownedBy(p.OwnerReferences, string(rs.UID)) {
+				rev.Pods = append(rev.Pods, pod(p))
+			}
+		}
+		for i := range runs {
+			if ownedBy(runs[i].OwnerReferences, string(ro.UID)) && runs[i].Labels[v1alpha1.DefaultRolloutUniqueLabelKey] == hash &&
+				runs[i].Annotations["rollout.argoproj.io/revision"] == rs.Annotations["rollout.argoproj.io/revision"] {
+				rev.Analyses = append(rev.Analyses, analysis(&runs[i]))
+			}
+		}
+		list = append(list, rev)
+	}
+	return list
+}
+
+func ownedBy(refs []metav1.OwnerReference, uid string) bool {
+	for _, r := range refs {
+		if string(r.UID) == uid {
+			return true
+		}
+	}
+	return false
+}
+
+func role(ro *v1alpha1.Rollout, hash string) string {
+	bg := ro.Status.BlueGreen
+	switch {
+	case ro.Spec.Strategy.BlueGreen != nil && hash == bg.ActiveSelector:
+		return "active"
+	case ro.Spec.Strategy.BlueGreen != nil && hash == bg.PreviewSelector:
+		return "preview"
+	case ro.Spec.Strategy.BlueGreen != nil:
+		return ""
+	case hash == ro.Status.StableRS:
+		return "stable"
+	case hash == ro.Status.CurrentPodHash:
+		return "canary"
+	}
+	return ""
+}
+
+func pod(p corev1.Pod) Pod {
+	out := Pod{Name: p.Name, Phase: string(p.Status.Phase), Created: p.CreationTimestamp.Time}
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			out.Ready = c.Status == corev1.ConditionTrue
+		}
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		out.Restarts += c.RestartCount
+		if c.State.Waiting != nil && c.State.Waiting.Reason != "" {
+			out.Phase = c.State.Waiting.Reason
+		}
+	}
+	if p.DeletionTimestamp != nil {
+		out.Phase = "Terminating"
+	}
+	return out
+}
