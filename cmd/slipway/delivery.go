@@ -3,12 +3,13 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/ci"
 	"github.com/slipwayhq/slipway/internal/instance"
 )
 
 // deliveryCommands are the commands of the stages.
 func (a *app) deliveryCommands() []*cobra.Command {
-	return nil
+	return []*cobra.Command{ci.New()}
 }
 
 func inside() bool { return instance.Inside() }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/ingress"
+	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -37,6 +39,9 @@ type platform struct {
 	access *access.Service
 	api    *api.Router
 	mux    *http.ServeMux // the platform's listener
+
+	registry *registry.Registry
+	ingress  *ingress.Ingress
 }
 
 // components builds every part of the platform. Git, web and the database come
@@ -50,7 +55,9 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 		return nil, err
 	}
 	// The listener's routes are complete before it opens: coreComponents is last.
-	for _, build := range []func(context.Context) ([]supervise.Component, error){p.clusterComponents, p.coreComponents} {
+	for _, build := range []func(context.Context) ([]supervise.Component, error){
+		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.coreComponents,
+	} {
 		more, err := build(ctx)
 		if err != nil {
 			return nil, err

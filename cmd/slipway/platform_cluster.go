@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,9 @@ func (s *settings) nodeConfig() (node.Config, error) {
 	}
 	if s.Registry.Enabled {
 		c.Registry = node.RegistryConfig{Host: s.externalHost(), Endpoint: s.localURL()}
+		for _, upstream := range s.Registry.Mirrors {
+			c.Registry.Mirrors = append(c.Registry.Mirrors, node.Mirror{Registry: upstream, Endpoint: s.localURL() + "/v2/" + upstream})
+		}
 	}
 	if err := c.SetDefaults(); err != nil {
 		return c, err
@@ -43,6 +47,10 @@ func (p *platform) clusterComponents(context.Context) ([]supervise.Component, er
 	cfg, err := p.nodeConfig()
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	if p.registry != nil {
+		user, password := p.registry.NodeCredential()
+		cfg.Registry.Authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	}
 	cmd := node.ContainerdCommand(cfg)
 	containerd := &supervise.Child{

@@ -126,6 +126,9 @@ type RegistryConfig struct {
 	Endpoint string `json:"endpoint,omitempty"`
 	// CAFile verifies Endpoint's certificate (default: the system's roots).
 	CAFile string `json:"ca_file,omitempty"`
+	// Authorization is the header with which the node's containerd reads every
+	// project's images, so that pods need no pull secrets.
+	Authorization string `json:"authorization,omitempty"`
 	// Mirrors lists pull-through endpoints for other registries.
 	Mirrors []Mirror `json:"mirrors,omitempty"`
 }

@@ -146,8 +146,10 @@ type registryHosts struct {
 }
 
 type registryHost struct {
-	Capabilities []string `toml:"capabilities"`
-	CA           string   `toml:"ca,omitempty"`
+	Capabilities []string          `toml:"capabilities"`
+	CA           string            `toml:"ca,omitempty"`
+	OverridePath bool              `toml:"override_path,omitempty"`
+	Header       map[string]string `toml:"header,omitempty"`
 }
 
 // writeRegistryHosts writes one hosts.toml per registry and removes those of
@@ -155,9 +157,13 @@ type registryHost struct {
 func writeRegistryHosts(c Config) error {
 	wanted := map[string]registryHosts{}
 	if c.Registry.Host != "" {
+		host := registryHost{Capabilities: []string{"pull", "resolve", "push"}, CA: c.Registry.CAFile}
+		if c.Registry.Authorization != "" {
+			host.Header = map[string]string{"Authorization": c.Registry.Authorization}
+		}
 		wanted[c.Registry.Host] = registryHosts{
 			Server: c.Registry.Endpoint,
-			Host:   map[string]registryHost{c.Registry.Endpoint: {Capabilities: []string{"pull", "resolve", "push"}, CA: c.Registry.CAFile}},
+			Host:   map[string]registryHost{c.Registry.Endpoint: host},
 		}
 	}
 	for _, mirror := range c.Registry.Mirrors {
@@ -167,7 +173,7 @@ func writeRegistryHosts(c Config) error {
 		}
 		wanted[mirror.Registry] = registryHosts{
 			Server: server,
-			Host:   map[string]registryHost{mirror.Endpoint: {Capabilities: []string{"pull", "resolve"}, CA: mirror.CAFile}},
+			Host:   map[string]registryHost{mirror.Endpoint: {Capabilities: []string{"pull", "resolve"}, CA: mirror.CAFile, OverridePath: hasPath(mirror.Endpoint)}},
 		}
 	}
 	present, err := os.ReadDir(c.registryHostsDir())
@@ -191,6 +197,13 @@ func writeRegistryHosts(c Config) error {
 		}
 	}
 	return nil
+}
+
+// hasPath reports whether a mirror's URL says itself where its API is, so that
+// containerd must not append /v2.
+func hasPath(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	return err == nil && strings.Trim(u.Path, "/") != ""
 }
 
 // upstream is the URL of a registry by its name in images. "_default" has no

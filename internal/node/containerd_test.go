@@ -53,9 +53,9 @@ func TestRegistryHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	for registry, want := range map[string]registryHosts{
-		"192.0.2.2:8080": {"http://192.0.2.2:8080", map[string]registryHost{"http://192.0.2.2:8080": {[]string{"pull", "resolve", "push"}, ""}}},
-		"docker.io":      {"https://registry-1.docker.io", map[string]registryHost{"http://192.0.2.2:8080/cache": {[]string{"pull", "resolve"}, ""}}},
-		"quay.io":        {"http://192.0.2.2:8080/quay", map[string]registryHost{"http://192.0.2.2:8080/quay": {[]string{"pull", "resolve"}, "/ca.crt"}}},
+		"192.0.2.2:8080": {"http://192.0.2.2:8080", map[string]registryHost{"http://192.0.2.2:8080": {Capabilities: []string{"pull", "resolve", "push"}}}},
+		"docker.io":      {"https://registry-1.docker.io", map[string]registryHost{"http://192.0.2.2:8080/cache": {Capabilities: []string{"pull", "resolve"}, OverridePath: true}}},
+		"quay.io":        {"http://192.0.2.2:8080/quay", map[string]registryHost{"http://192.0.2.2:8080/quay": {Capabilities: []string{"pull", "resolve"}, CA: "/ca.crt", OverridePath: true}}},
 	} {
 		raw, err := os.ReadFile(filepath.Join(c.registryHostsDir(), registry, "hosts.toml"))
 		if err != nil {

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/gitops"
+	"github.com/slipwayhq/slipway/internal/supervise"
+)
+
+// gitopsAPIPort is Argo CD's API on loopback; users reach it below /argocd of
+// the platform's listener.
+const gitopsAPIPort = 8083
+
+// gitopsMetricsPort serves the metrics of Argo CD and Argo Rollouts on loopback.
+const gitopsMetricsPort = 8084
+
+// secretFile returns the path of a random secret that is made once.
+func (p *platform) secretFile(name string) (string, error) {
+	path := filepath.Join(p.dir.Run(), name)
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	return path, writeSecret(path, rand.Text())
+}
+
+// gitopsConfig is what slipway-gitops is told.
+func (p *platform) gitopsConfig() (gitops.Config, error) {
+	webhook, err := p.secretFile("gitops.webhook")
+	if err != nil {
+		return gitops.Config{}, fmt.Errorf("gitops: %w", err)
+	}
+	c := gitops.Config{
+		DataDir: p.dir.Path("gitops"), RunDir: p.dir.Path("gitops", "run"),
+		HealthSocket: filepath.Join(p.dir.Run(), "slipway-gitops.health.sock"),
+		Kubeconfig:   p.dir.Kubeconfig(), BinDir: p.dir.Bin(), LogLevel: p.LogLevel,
+		Forge: gitops.Forge{URL: p.ExternalURL, Username: "root", PasswordFile: p.adminTokenFile(), WebhookSecretFile: webhook},
+		API: gitops.API{
+			Address: fmt.Sprintf("127.0.0.1:%d", gitopsAPIPort), RootPath: "/argocd", ExternalURL: p.ExternalURL + "/argocd",
+			TokenFile: filepath.Join(p.dir.Run(), "argocd.token"),
+		},
+		PrometheusURL:  fmt.Sprintf("http://127.0.0.1:%d/prometheus", p.Web.Port),
+		MetricsAddress: fmt.Sprintf("127.0.0.1:%d", gitopsMetricsPort),
+		MemoryLimit:    p.budget("slipway-gitops") * 8 / 10,
+	}
+	if c.LogLevel == "info" {
+		c.LogLevel = "warn" // the engines are talkative
+	}
+	for _, dir := range []string{c.DataDir, c.RunDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return c, fmt.Errorf("gitops: %w", err)
+		}
+	}
+	return c, nil
+}
+
+func (p *platform) gitopsComponents(context.Context) ([]supervise.Component, error) {
+	if !p.GitOps.Enabled {
+		return nil, nil
+	}
+	cfg, err := p.gitopsConfig()
+	if err != nil {
+		return nil, err
+	}
+	child, err := p.child("slipway-gitops", cfg, cfg.HealthSocket)
+	if err != nil {
+		return nil, err
+	}
+	target := &url.URL{Scheme: "http", Host: cfg.API.Address}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+			r.Out.Host = r.In.Host
+		},
+		FlushInterval: -1, // event streams
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			http.Error(w, "Argo CD does not answer; see: slipway status", http.StatusBadGateway)
+		},
+	}
+	p.mux.Handle("/argocd/", proxy)
+	return []supervise.Component{{
+		Name: "slipway-gitops", After: []string{"slipway-cluster", "web"}, Unit: child,
+		Budget: p.budget("slipway-gitops"), StopWithin: 20 * time.Second,
+	}}, nil
+}
+
+// readSecret reads a secret file.
+func readSecret(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(b)), nil
+}

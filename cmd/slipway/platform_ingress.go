@@ -1,0 +1,38 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	"github.com/slipwayhq/slipway/internal/ingress"
+	"github.com/slipwayhq/slipway/internal/supervise"
+)
+
+func (p *platform) ingressComponents(context.Context) ([]supervise.Component, error) {
+	if !p.Ingress.Enabled {
+		return nil, nil
+	}
+	hosts := []string{p.address}
+	if u, err := url.Parse(p.ExternalURL); err == nil && u.Hostname() != p.address {
+		hosts = append([]string{u.Hostname()}, hosts...)
+	}
+	cfg := ingress.Config{
+		HTTPAddr: fmt.Sprintf(":%d", p.Ingress.HTTPPort), HTTPSAddr: fmt.Sprintf(":%d", p.Ingress.HTTPSPort),
+		DataDir: p.dir.Path("ingress"), Platform: p.mux, PlatformHosts: hosts, Addresses: []string{p.nodeIP()},
+		ACME: ingress.ACME{Email: p.Ingress.ACMEEmail}, Log: p.log,
+	}
+	if p.Cluster.Enabled {
+		cfg.Kubeconfig = p.dir.Kubeconfig()
+	}
+	in, err := ingress.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p.ingress = in
+	p.mux.HandleFunc("GET /-/ca.crt", in.ServeCA)
+	return []supervise.Component{{Name: "ingress", Unit: supervise.Func{
+		RunFunc:   in.Run,
+		ReadyFunc: func(context.Context) error { return in.Ready() },
+	}}}, nil
+}
