@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 
 	"github.com/slipwayhq/slipway/internal/node"
 )
@@ -28,13 +29,14 @@ import (
 // possible: through their sockets, not through their variables.
 type checks struct {
 	config     node.Config
+	started    time.Time
 	client     *kubernetes.Clientset
 	aggregator *aggregator.Clientset
 	web        *http.Client
 	containerd *grpc.ClientConn
 }
 
-func newChecks(c node.Config, creds *credentials) (*checks, error) {
+func newChecks(c node.Config, creds *credentials, started time.Time) (*checks, error) {
 	config, err := restConfig(creds.kubeconfig("admin"))
 	if err != nil {
 		return nil, err
@@ -59,31 +61,37 @@ func newChecks(c node.Config, creds *credentials) (*checks, error) {
 		return nil, fmt.Errorf("make a client for containerd: %w", err)
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 1}}
-	return &checks{config: c, client: client, aggregator: aggregator, web: web, containerd: containerd}, nil
+	return &checks{config: c, started: started, client: client, aggregator: aggregator, web: web, containerd: containerd}, nil
 }
 
 // get succeeds when the address answers 200.
 func (c *checks) get(format string, arguments ...any) check {
 	address := fmt.Sprintf(format, arguments...)
 	return func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-		if err != nil {
-			return fmt.Errorf("check health: %w", err)
-		}
-		response, err := c.web.Do(request)
-		if err != nil {
-			return fmt.Errorf("check health: %w", err)
-		}
-		defer response.Body.Close()
-		body, err := io.ReadAll(io.LimitReader(response.Body, 4096))
-		if err != nil {
-			return fmt.Errorf("check health: %w", err)
-		}
-		if response.StatusCode != http.StatusOK {
-			return errors.New(failedLines(string(body)))
-		}
-		return nil
+		_, err := c.body(ctx, address)
+		return err
 	}
+}
+
+// body gets an address, which must answer 200.
+func (c *checks) body(ctx context.Context, address string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return "", fmt.Errorf("check health: %w", err)
+	}
+	response, err := c.web.Do(request)
+	if err != nil {
+		return "", fmt.Errorf("check health: %w", err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<16))
+	if err != nil {
+		return "", fmt.Errorf("check health: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", errors.New(failedLines(string(body)))
+	}
+	return string(body), nil
 }
 
 // failedLines shortens a healthz answer to the checks that failed.
@@ -98,6 +106,16 @@ func failedLines(body string) string {
 		return strings.TrimSpace(body)
 	}
 	return strings.Join(failed, "; ")
+}
+
+// controllersBuilt succeeds once the controller manager has made all of its
+// controllers: it lists them in its health only then.
+func (c *checks) controllersBuilt(ctx context.Context) error {
+	body, err := c.body(ctx, fmt.Sprintf("https://127.0.0.1:%d/healthz?verbose=1", c.config.Ports.ControllerManager))
+	if err == nil && !strings.Contains(body, "[+]"+names.PersistentVolumeAttachDetachController+" ok") {
+		err = errors.New("the controllers are being made")
+	}
+	return err
 }
 
 func (c *checks) containerdServes(ctx context.Context) error {
@@ -131,7 +149,11 @@ func (c *checks) nodeReady(ctx context.Context) error {
 		if condition.Type != corev1.NodeReady {
 			continue
 		}
-		// An old heartbeat is of the time before the kubelet's restart.
+		// The API has seconds. Until the kubelet reports, the condition is of
+		// the time before it was restarted.
+		if condition.LastHeartbeatTime.Time.Before(c.started.Truncate(time.Second)) {
+			return errors.New("the kubelet has not reported the node's condition since it started")
+		}
 		if condition.Status != corev1.ConditionTrue {
 			return errors.New(condition.Message)
 		}

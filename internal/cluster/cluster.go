@@ -94,7 +94,7 @@ func (r *running) run(parent context.Context) error {
 	b.add(controllerName, apiServerName)
 	b.add(schedulerName, apiServerName)
 	b.add(containerdName)
-	b.add(kubeletName, containerdName, apiServerName)
+	b.add(kubeletName, containerdName, controllerName, apiServerName)
 	b.add(nodeName, kubeletName, containerdName, apiServerName)
 	b.add(proxyName, apiServerName)
 	b.add(dnsName, manifestsName, apiServerName)
@@ -107,7 +107,7 @@ func (r *running) run(parent context.Context) error {
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(parent))
 	defer stopServer()
 
-	checks, err := newChecks(r.config, r.creds)
+	checks, err := newChecks(r.config, r.creds, b.started)
 	if err != nil {
 		return err
 	}
@@ -153,10 +153,13 @@ func (r *running) startClients(ctx context.Context, checks *checks) {
 	ports := r.config.Ports
 	r.goOn(func() error { return r.applyManifests(ctx) })
 	r.start(ctx, controllerName, runControllerManager, apiServerName)
-	r.watch(ctx, controllerName, checks.get("https://127.0.0.1:%d/healthz", ports.ControllerManager))
+	r.watch(ctx, controllerName, checks.controllersBuilt)
 	r.start(ctx, schedulerName, runScheduler, apiServerName)
 	r.watch(ctx, schedulerName, checks.get("https://127.0.0.1:%d/readyz", ports.Scheduler))
-	r.start(ctx, kubeletName, startKubelet, apiServerName, containerdName)
+	// The CSI volume plugin keeps the node's name in a global variable, which
+	// the controllers empty and the kubelet sets: the kubelet must be last, or
+	// the node is never ready.
+	r.start(ctx, kubeletName, startKubelet, controllerName, containerdName)
 	r.watch(ctx, kubeletName, checks.get("http://127.0.0.1:%d/healthz", ports.KubeletHealth))
 	r.watch(ctx, nodeName, checks.nodeReady, kubeletName)
 	r.start(ctx, proxyName, runProxy, apiServerName)

@@ -1,0 +1,169 @@
+//go:build e2e
+
+package cluster_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipwayhq/slipway/e2e/cluster/lab"
+)
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// fetch gets a URL as a stranger, from the host or, with a dialer, from
+// elsewhere.
+func fetch(ctx context.Context, url string, dial dialer) (status int, body string, err error) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       dial,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // a stranger has no authority to verify by
+	}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(raw), err
+}
+
+// TestKill kills each program in turn, then all at once. The pods must not
+// notice.
+func TestKill(t *testing.T) {
+	n, ctx := start(t, "kill")
+	deploy(t, ctx, n)
+	pod := strings.Fields(kubectl(t, ctx, n, "get", "pods", "-l", "app=hello", "-o", "jsonpath={.items[*].status.podIP}"))[0]
+	before := kubectl(t, ctx, n, "get", "pods", "-o", podState)
+	for _, killed := range [][]string{{lab.Cluster}, {lab.Containerd}, {lab.Cluster, lab.Containerd}, {lab.Containerd, lab.Cluster}} {
+		t.Run(strings.Join(killed, "+"), func(t *testing.T) {
+			must(t, n.Kill(killed...))
+			status, body, err := fetch(ctx, "http://"+pod+":8080", n.Dial)
+			if err != nil || status != 200 || !strings.HasPrefix(body, "hello from") {
+				t.Errorf("the pod answers %d %q while %v is away (%v)", status, body, killed, err)
+			}
+			must(t, n.Start(ctx))
+			ready(t, ctx, n)
+			checkWorkload(t, ctx, n)
+			// A pod created now proves that every part works together again.
+			kubectl(t, ctx, n, "run", "probe", "--image="+lab.TestImage, "--restart=Never", "--", "lookup", "hello")
+			kubectl(t, ctx, n, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/probe", "--timeout=60s")
+			kubectl(t, ctx, n, "delete", "pod/probe", "--timeout=60s")
+			if after := kubectl(t, ctx, n, "get", "pods", "-o", podState); after != before {
+				t.Errorf("pods before:\n%safter:\n%s", before, after)
+			}
+		})
+	}
+}
+
+// TestRootCause takes containerd away: the health must blame it, and nothing
+// that does not depend on it.
+func TestRootCause(t *testing.T) {
+	n, ctx := start(t, "cause")
+	must(t, n.Kill(lab.Containerd))
+	eventually(t, ctx, "containerd is blamed", func() error {
+		health, err := n.Health(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range health.Components {
+			if c.Name == "containerd" && !c.Ready && strings.Contains(c.Message, "does not answer") {
+				return nil
+			}
+		}
+		return fmt.Errorf("health is %+v", health)
+	})
+	kubectl(t, ctx, n, "get", "nodes")
+	must(t, n.StartProgram(lab.Containerd))
+	ready(t, ctx, n)
+}
+
+// TestDown checks that a stopped node leaves nothing, and that a second start
+// finds what it had.
+func TestDown(t *testing.T) {
+	n, ctx := start(t, "down")
+	deploy(t, ctx, n)
+	must(t, n.Down(ctx))
+	if left := leftovers(t, n); len(left) > 0 {
+		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
+	}
+	must(t, n.Start(ctx))
+	ready(t, ctx, n)
+	kubectl(t, ctx, n, "wait", "--for=condition=Ready", "pod/store", "--timeout=60s")
+	kubectl(t, ctx, n, "rollout", "status", "deployment/hello", "--timeout=60s")
+	checkWorkload(t, ctx, n)
+	// Killed programs and a clean-up without them, as after a crash of all.
+	must(t, n.Kill(lab.Containerd, lab.Cluster))
+	must(t, n.Down(ctx))
+	if left := leftovers(t, n); len(left) > 0 {
+		t.Errorf("left behind after a kill:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// leftovers lists processes, mounts, interfaces, nftables tables, cgroups and
+// files outside the data directory that belong to the node.
+func leftovers(t *testing.T, n *lab.Node) (left []string) {
+	t.Helper()
+	add := func(kind, what string) { left = append(left, kind+" "+what) }
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, path := range commands {
+		raw, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(raw), n.Config.DataDir+"/") {
+			add("process", strings.ReplaceAll(string(raw), "\x00", " "))
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, n.Config.DataDir+"/") {
+			add("mount", line)
+		}
+	}
+	must(t, n.Inside(func() error {
+		links, err := exec.Command("ip", "-brief", "link").Output()
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(links)) {
+			if name := strings.Fields(line)[0]; name != "lo" && !strings.HasPrefix(name, "eth0") && !strings.HasPrefix(name, "ifb") {
+				add("interface", line)
+			}
+		}
+		tables, err := exec.Command("nft", "list", "tables").Output()
+		if len(tables) > 0 {
+			add("nftables", string(tables))
+		}
+		return err
+	}))
+	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && strings.HasSuffix(path, n.Config.CgroupRoot) {
+			add("cgroup", path)
+		}
+		return nil // cgroups of others come and go
+	})
+	must(t, err)
+	for _, pattern := range []string{"/var/lib/cni/results/" + n.Config.Instance + "-*", "/run/netns/cni-*"} {
+		files, err := filepath.Glob(pattern)
+		must(t, err)
+		for _, file := range files {
+			add("file", file)
+		}
+	}
+	return left
+}
