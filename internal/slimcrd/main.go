@@ -78,8 +78,12 @@ func run(rulesFile, out string) error {
 		return fmt.Errorf("controller-gen %s: %w", r.Package, err)
 	}
 	for name, red := range r.Resources {
-		src := filepath.Join(tmp, "argoproj.io_"+name+".yaml")
-		if err := slim(src, filepath.Join(out, name+".yaml"), r.PartOf, red); err != nil {
+		// controller-gen names its files <group>_<plural>.yaml.
+		found, err := filepath.Glob(filepath.Join(tmp, "*_"+name+".yaml"))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("%s: %d resources of that name in %s", name, len(found), r.Package)
+		}
+		if err := slim(found[0], filepath.Join(out, name+".yaml"), r.PartOf, red); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

@@ -1,0 +1,194 @@
+package metrics
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// start runs Metrics until the test ends.
+func start(t *testing.T, cfg Config) *Metrics {
+	t.Helper()
+	if cfg.DataDir == "" {
+		cfg.DataDir = t.TempDir()
+	}
+	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Instance = "test"
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	eventually(t, "ready", func() bool { return m.opened.Load() })
+	return m
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// value returns the one value of an instant query, or false.
+func value(t *testing.T, m *Metrics, expr string) (float64, bool) {
+	t.Helper()
+	r, err := m.Query(t.Context(), expr, time.Now())
+	if err != nil {
+		t.Fatalf("%s: %v", expr, err)
+	}
+	if len(r.Series) != 1 {
+		return 0, false
+	}
+	return r.Series[0].Points[0].Value, true
+}
+
+func TestScrapeLocalTargetsAndAnswerQueries(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "answer", Help: "Of everything."})
+	g.Set(42)
+	reg.MustRegister(g)
+	remote := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "kept_total 1\nother_total 2\n")
+	}))
+	t.Cleanup(remote.Close)
+	m := start(t, Config{
+		Interval: 200 * time.Millisecond,
+		Node:     true,
+		Targets: []Target{
+			{Job: "own", Gatherer: reg},
+			{Job: "remote", URL: remote.URL + "/metrics", Instance: "elsewhere", Keep: "kept_.*"},
+			{Job: "gone", URL: "unix:///nowhere/x.sock:/metrics"},
+		},
+	})
+	if err := m.Ready(); err != nil {
+		t.Errorf("Ready without a cluster: %v", err)
+	}
+	eventually(t, "the gauge was scraped", func() bool {
+		v, ok := value(t, m, `answer{job="own",instance="test"}`)
+		return ok && v == 42
+	})
+	eventually(t, "the remote target was scraped", func() bool {
+		_, ok := value(t, m, `kept_total{job="remote",instance="elsewhere"}`)
+		return ok
+	})
+	if _, ok := value(t, m, "other_total"); ok {
+		t.Error("Keep did not drop other_total")
+	}
+	eventually(t, "node_exporter was scraped", func() bool {
+		_, ok := value(t, m, "node_memory_MemTotal_bytes")
+		return ok
+	})
+	eventually(t, "the missing target says why", func() bool {
+		for _, s := range m.Targets() {
+			if s.Labels["job"] == "gone" {
+				return s.Health == "down" && strings.Contains(s.LastError, "no such file")
+			}
+		}
+		return false
+	})
+	apiAnswers(t, m)
+}
+
+// apiAnswers asks the API what Grafana asks.
+func apiAnswers(t *testing.T, m *Metrics) {
+	srv := httptest.NewServer(m.Handler())
+	defer srv.Close()
+	ask := func(method, path string, form url.Values) map[string]any {
+		t.Helper()
+		var resp *http.Response
+		var err error
+		if method == "POST" {
+			resp, err = http.PostForm(srv.URL+"/prometheus/api/v1/"+path, form)
+		} else {
+			resp, err = http.Get(srv.URL + "/prometheus/api/v1/" + path + "?" + form.Encode())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var out map[string]any
+		if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		if resp.StatusCode != 200 || out["status"] != "success" {
+			t.Errorf("%s %s: %d %v", method, path, resp.StatusCode, out)
+		}
+		return out
+	}
+	now := time.Now().UTC().Format(time.RFC3339)
+	past := time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
+	for _, method := range []string{"GET", "POST"} {
+		ask(method, "query", url.Values{"query": {"1+1"}})
+		ask(method, "query_range", url.Values{"query": {"answer"}, "start": {past}, "end": {now}, "step": {"15"}})
+		ask(method, "series", url.Values{"match[]": {"answer"}})
+		ask(method, "labels", nil)
+		ask(method, "query_exemplars", url.Values{"query": {"answer"}, "start": {past}, "end": {now}})
+		ask(method, "format_query", url.Values{"query": {"sum(answer)by(job)"}})
+	}
+	for _, path := range []string{"label/job/values", "metadata", "rules", "alerts", "targets", "status/buildinfo", "status/tsdb", "status/config", "status/flags", "status/runtimeinfo", "alertmanagers"} {
+		ask("GET", path, nil)
+	}
+	groups := ask("GET", "rules", nil)["data"].(map[string]any)["groups"].([]any)
+	if len(groups) < 2 {
+		t.Errorf("the built-in rules are missing: %v", groups)
+	}
+}
+
+func TestSamplesSurviveARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	reg := prometheus.NewRegistry()
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "kept", Help: "Across restarts."})
+	g.Set(7)
+	reg.MustRegister(g)
+	t.Run("first", func(t *testing.T) {
+		m := start(t, Config{DataDir: dir, Interval: 100 * time.Millisecond, Targets: []Target{{Job: "own", Gatherer: reg}}})
+		eventually(t, "scraped", func() bool { _, ok := value(t, m, "kept"); return ok })
+	})
+	t.Run("second", func(t *testing.T) {
+		m := start(t, Config{DataDir: dir, Interval: time.Hour})
+		r, err := m.Query(t.Context(), "last_over_time(kept[5m])", time.Now())
+		if err != nil || len(r.Series) != 1 || r.Series[0].Points[0].Value != 7 {
+			t.Errorf("got %+v, %v", r, err)
+		}
+	})
+}
+
+func TestHandlerBeforeRun(t *testing.T) {
+	t.Parallel()
+	m, err := New(Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := httptest.NewRecorder()
+	m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/prometheus/api/v1/query?query=1", nil))
+	if rec.Code != http.StatusServiceUnavailable {
+		t.Errorf("got %d", rec.Code)
+	}
+	if m.Ready() == nil {
+		t.Error("ready before Run")
+	}
+}

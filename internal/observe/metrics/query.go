@@ -1,0 +1,141 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"sort"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+)
+
+// Series is one time series of a result.
+type Series struct {
+	Labels map[string]string
+	Points []Point
+}
+
+// Point is one value; a histogram's is its sum.
+type Point struct {
+	At    time.Time
+	Value float64
+}
+
+// Result is what a query gave.
+type Result struct {
+	// Kind is Prometheus' result type: vector, matrix, scalar or string.
+	Kind     string
+	Series   []Series
+	Text     string // of a string
+	Warnings []string
+}
+
+// ErrNotOpen says that queries cannot be answered yet.
+var ErrNotOpen = errors.New("metrics: the time series database is being opened")
+
+// Query evaluates a PromQL expression at one time.
+func (m *Metrics) Query(ctx context.Context, expr string, at time.Time) (Result, error) {
+	if !m.opened.Load() {
+		return Result{}, ErrNotOpen
+	}
+	q, err := m.engine.NewInstantQuery(ctx, m.db, promql.NewPrometheusQueryOpts(false, 0), expr, at)
+	if err != nil {
+		return Result{}, err
+	}
+	return evaluate(ctx, q, at)
+}
+
+// QueryRange evaluates a PromQL expression from start to end, every step.
+func (m *Metrics) QueryRange(ctx context.Context, expr string, start, end time.Time, step time.Duration) (Result, error) {
+	if !m.opened.Load() {
+		return Result{}, ErrNotOpen
+	}
+	if step <= 0 {
+		return Result{}, errors.New("metrics: the step must be positive")
+	}
+	if end.Sub(start)/step > 11000 {
+		return Result{}, errors.New("metrics: more than 11000 points per series; choose a longer step")
+	}
+	q, err := m.engine.NewRangeQuery(ctx, m.db, promql.NewPrometheusQueryOpts(false, 0), expr, start, end, step)
+	if err != nil {
+		return Result{}, err
+	}
+	return evaluate(ctx, q, end)
+}
+
+func evaluate(ctx context.Context, q promql.Query, at time.Time) (Result, error) {
+	defer q.Close()
+	res := q.Exec(ctx)
+	if res.Err != nil {
+		return Result{}, res.Err
+	}
+	out := Result{Kind: string(res.Value.Type())}
+	warnings, infos := res.Warnings.AsStrings(q.String(), 10, 10)
+	out.Warnings = append(warnings, infos...)
+	switch v := res.Value.(type) {
+	case promql.Vector:
+		for _, s := range v {
+			value := s.F
+			if s.H != nil {
+				value = s.H.Sum
+			}
+			out.Series = append(out.Series, Series{Labels: s.Metric.Map(), Points: []Point{{time.UnixMilli(s.T), value}}})
+		}
+	case promql.Matrix:
+		for _, s := range v {
+			series := Series{Labels: s.Metric.Map()}
+			for _, p := range s.Floats {
+				series.Points = append(series.Points, Point{time.UnixMilli(p.T), p.F})
+			}
+			for _, p := range s.Histograms {
+				series.Points = append(series.Points, Point{time.UnixMilli(p.T), p.H.Sum})
+			}
+			out.Series = append(out.Series, series)
+		}
+	case promql.Scalar:
+		out.Series = []Series{{Points: []Point{{time.UnixMilli(v.T), v.V}}}}
+	case promql.String:
+		out.Text = v.V
+	}
+	return out, nil
+}
+
+// TargetState is one scraped target.
+type TargetState struct {
+	Pool      string // the scrape configuration's name
+	URL       string
+	Labels    map[string]string
+	Health    string // up, down or unknown
+	LastError string
+	LastAt    time.Time
+	Took      time.Duration
+}
+
+// Targets lists the targets with the outcome of their last scrape.
+func (m *Metrics) Targets() []TargetState {
+	if !m.opened.Load() {
+		return nil
+	}
+	var out []TargetState
+	b := labels.NewBuilder(labels.EmptyLabels())
+	for pool, targets := range m.scrapes.TargetsActive() {
+		for _, t := range targets {
+			s := TargetState{
+				Pool: pool, URL: t.URL().String(), Labels: t.Labels(b).Map(), Health: string(t.Health()),
+				LastAt: t.LastScrape(), Took: t.LastScrapeDuration(),
+			}
+			if err := t.LastError(); err != nil {
+				s.LastError = err.Error()
+			}
+			out = append(out, s)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if out[i].Pool != out[j].Pool {
+			return out[i].Pool < out[j].Pool
+		}
+		return out[i].URL < out[j].URL
+	})
+	return out
+}
