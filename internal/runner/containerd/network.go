@@ -77,7 +77,9 @@ func (n *network) bridge(slot int) string { return fmt.Sprintf("%sj%d", n.config
 
 // vethPrefix starts the names of the interface pairs: what follows is the last
 // three bytes of the container's address.
-func (n *network) vethPrefix() string { return n.config.Instance[:min(8, len(n.config.Instance))] + "v" }
+func (n *network) vethPrefix() string {
+	return n.config.Instance[:min(8, len(n.config.Instance))] + "v"
+}
 
 func (n *network) own(name, prefix, alphabet string) bool {
 	rest, ours := strings.CutPrefix(name, prefix)
