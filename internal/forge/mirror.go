@@ -1,0 +1,303 @@
+package forge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+const mirrorTimeout = 30 * time.Minute
+
+// checkRemote refuses addresses of repositories that are not http(s), and
+// those of internal networks where they are not allowed.
+func (s *Service) checkRemote(ctx context.Context, raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return invalidField("import_url", "must be an http or https address of a repository")
+	}
+	if strings.ContainsAny(raw, "\n\r\x00 ") {
+		return invalidField("import_url", "must not contain spaces or line breaks")
+	}
+	return s.checkHost(ctx, u)
+}
+
+// checkHost resolves the host of an address and refuses internal networks.
+func (s *Service) checkHost(ctx context.Context, u *url.URL) error {
+	if s.o.LocalRequests || slices.Contains(s.o.LocalHosts, u.Host) || slices.Contains(s.o.LocalHosts, u.Hostname()) {
+		return nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	if err != nil {
+		return delivery.Errorf(delivery.Invalid, "The host %s cannot be found.", clip(u.Hostname(), 100))
+	}
+	for _, a := range addrs {
+		if internalAddress(a) {
+			return &delivery.Error{Kind: delivery.Forbidden, Message: "Requests to the local network are not allowed.", Next: "An administrator can allow the host in the configuration."}
+		}
+	}
+	return nil
+}
+
+// internalAddress reports whether an address is not one of the public
+// internet.
+func internalAddress(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsPrivate() || a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || a.IsMulticast() || a.IsUnspecified() || a.IsInterfaceLocalMulticast() ||
+		netip.MustParsePrefix("100.64.0.0/10").Contains(a) || netip.MustParsePrefix("0.0.0.0/8").Contains(a) || netip.MustParsePrefix("192.0.0.0/24").Contains(a) || netip.MustParsePrefix("198.18.0.0/15").Contains(a)
+}
+
+// remoteEnv gives git credentials for an address without showing them in its
+// arguments.
+func remoteEnv(raw, username, password string) (clean string, env []string, err error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", nil, delivery.Errorf(delivery.Invalid, "The address cannot be read.")
+	}
+	if u.User != nil {
+		username = u.User.Username()
+		password, _ = u.User.Password()
+		u.User = nil
+	}
+	env = []string{"GIT_ALLOW_PROTOCOL=http:https"}
+	count := 1
+	env = append(env, "GIT_CONFIG_KEY_0=http.followRedirects", "GIT_CONFIG_VALUE_0=false")
+	if username != "" || password != "" {
+		helper := `!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$SLIPWAY_REMOTE_USER" "$SLIPWAY_REMOTE_PASSWORD"; }; f`
+		env = append(env, "GIT_CONFIG_KEY_1=credential.helper", "GIT_CONFIG_VALUE_1="+helper, "SLIPWAY_REMOTE_USER="+username, "SLIPWAY_REMOTE_PASSWORD="+password)
+		count = 2
+	}
+	return u.String(), append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", count)), nil
+}
+
+// importRepository fills a new project from another server.
+func (s *Service) importRepository(ctx context.Context, who delivery.Identity, p delivery.Project, raw string) error {
+	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
+	defer cancel()
+	clean, env, err := remoteEnv(raw, "", "")
+	if err != nil {
+		return err
+	}
+	dir := s.RepositoryPath(p.ID)
+	if _, err := s.git.runEnv(ctx, dir, env, nil, "fetch", "--quiet", "--no-write-fetch-head", "--no-auto-maintenance", "--prune", clean, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"); err != nil {
+		return remoteError(err)
+	}
+	if out, err := s.git.runEnv(ctx, dir, env, nil, "ls-remote", "--symref", clean, "HEAD"); err == nil {
+		for line := range strings.Lines(string(out)) {
+			if ref, ok := strings.CutPrefix(line, "ref: refs/heads/"); ok {
+				name, _, _ := strings.Cut(strings.TrimSpace(ref), "\t")
+				if _, exists, err := s.RefExists(ctx, p.ID, "refs/heads/"+name); err == nil && exists {
+					if err := s.setDefaultBranch(ctx, p, name); err != nil {
+						return err
+					}
+					p.DefaultBranch = name
+				}
+			}
+		}
+	}
+	return s.announceRefs(ctx, who, p, false)
+}
+
+func remoteError(err error) error {
+	var g *gitError
+	if !errors.As(err, &g) {
+		return err
+	}
+	return &delivery.Error{Kind: delivery.Invalid, Message: "The other repository cannot be read or written: " + clip(lastLine(g.stderr), 300), Next: "Check the address and the credentials.", Err: err}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// Mirrors lists the mirrors of a project.
+func (s *Service) Mirrors(ctx context.Context, projectID int64) ([]Mirror, error) {
+	return s.store.Mirrors(ctx, projectID)
+}
+
+// SetMirror adds (ID 0) or changes a mirror. Credentials in the address are
+// taken out of it.
+func (s *Service) SetMirror(ctx context.Context, who delivery.Identity, m Mirror) (Mirror, error) {
+	if err := s.checkRemote(ctx, m.URL); err != nil {
+		return m, err
+	}
+	u, err := url.Parse(m.URL)
+	if err != nil {
+		return m, invalidField("url", "cannot be read")
+	}
+	if u.User != nil {
+		m.Username = u.User.Username()
+		m.Password, _ = u.User.Password()
+		u.User = nil
+		m.URL = u.String()
+	}
+	if m.Interval == 0 {
+		m.Interval = 30 * time.Minute
+	}
+	if m.Interval < time.Minute {
+		return m, invalidField("interval", "must be at least one minute")
+	}
+	if m.Status == "" {
+		m.Status = "none"
+	}
+	if m.NextAt.IsZero() {
+		m.NextAt = s.now()
+	}
+	m, err = s.store.SetMirror(ctx, m)
+	if err == nil {
+		s.access.Audit(ctx, who, "project.mirror_set", "project", m.ProjectID, m.URL, fmt.Sprintf("push=%t", m.Push))
+	}
+	return m, err
+}
+
+// DeleteMirror removes a mirror.
+func (s *Service) DeleteMirror(ctx context.Context, who delivery.Identity, projectID, id int64) error {
+	if err := s.store.DeleteMirror(ctx, projectID, id); err != nil {
+		return err
+	}
+	s.access.Audit(ctx, who, "project.mirror_removed", "project", projectID, fmt.Sprint(id), "")
+	return nil
+}
+
+// runMirrors updates the mirrors that are due, one after the other.
+func (s *Service) runMirrors(ctx context.Context) error {
+	due, err := s.store.DueMirrors(ctx, s.now())
+	if err != nil {
+		return err
+	}
+	for _, m := range due {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.runMirror(ctx, m)
+	}
+	return nil
+}
+
+// runMirror updates one mirror and records how it went.
+func (s *Service) runMirror(ctx context.Context, m Mirror) {
+	m.LastAt = s.now()
+	err := s.syncMirror(ctx, m)
+	m.Status, m.LastError = "finished", ""
+	m.NextAt = s.now().Add(m.Interval)
+	if err != nil {
+		m.Status, m.LastError = "failed", clip(delivery.UserMessage(err), 500)
+		s.log.Warn("mirror failed", "project", m.ProjectID, "mirror", m.ID, "err", m.LastError)
+	} else {
+		m.LastSuccess = s.now()
+	}
+	if _, err := s.store.SetMirror(context.WithoutCancel(ctx), m); err != nil && !delivery.IsNotFound(err) {
+		s.log.Error("state of a mirror not stored", "mirror", m.ID, "err", err)
+	}
+}
+
+func (s *Service) syncMirror(ctx context.Context, m Mirror) error {
+	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
+	defer cancel()
+	if err := s.checkRemote(ctx, m.URL); err != nil {
+		return err
+	}
+	p, err := s.store.ProjectByID(ctx, m.ProjectID)
+	if err != nil {
+		return err
+	}
+	clean, env, err := remoteEnv(m.URL, m.Username, m.Password)
+	if err != nil {
+		return err
+	}
+	dir := s.RepositoryPath(p.ID)
+	if !m.Push {
+		return s.pullMirror(ctx, p, clean, env)
+	}
+	specs := []string{"+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"}
+	if m.OnlyProtected {
+		if specs, err = s.protectedSpecs(ctx, p); err != nil || len(specs) == 0 {
+			return err
+		}
+	}
+	_, err = s.git.runEnv(ctx, dir, env, nil, append([]string{"push", "--quiet", "--no-verify", clean}, specs...)...)
+	if err != nil {
+		return remoteError(err)
+	}
+	return nil
+}
+
+func (s *Service) protectedSpecs(ctx context.Context, p delivery.Project) ([]string, error) {
+	branches, err := s.Branches(ctx, p, RefOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var specs []string
+	for _, b := range branches {
+		if b.Protected {
+			specs = append(specs, "+"+b.FullName+":"+b.FullName)
+		}
+	}
+	return specs, nil
+}
+
+// pullMirror fetches into a namespace of its own and then moves the branches
+// and tags as a push does, so that pipelines and webhooks see it.
+func (s *Service) pullMirror(ctx context.Context, p delivery.Project, clean string, env []string) error {
+	dir := s.RepositoryPath(p.ID)
+	if _, err := s.git.runEnv(ctx, dir, env, nil, "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", clean, "+refs/heads/*:refs/slipway/mirror/heads/*", "+refs/tags/*:refs/slipway/mirror/tags/*"); err != nil {
+		return remoteError(err)
+	}
+	out, err := s.git.run(ctx, dir, nil, "for-each-ref", "--format=%(objectname) %(refname)", "refs/slipway/mirror/", "refs/heads/", "refs/tags/")
+	if err != nil {
+		return err
+	}
+	theirs, ours := map[string]string{}, map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		sha, ref, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if name, ok := strings.CutPrefix(ref, "refs/slipway/mirror/"); ok {
+			theirs["refs/"+name] = sha
+		} else {
+			ours[ref] = sha
+		}
+	}
+	var updates []RefUpdate
+	for ref, sha := range theirs {
+		old := ours[ref]
+		switch {
+		case old == sha:
+		case old == "":
+			updates = append(updates, RefUpdate{Ref: ref, Old: delivery.ZeroSHA, New: sha})
+		default:
+			// A branch that has commits of its own here is left alone.
+			if ok, err := s.IsAncestor(ctx, p.ID, old, sha); err != nil {
+				return err
+			} else if ok {
+				updates = append(updates, RefUpdate{Ref: ref, Old: old, New: sha})
+			}
+		}
+	}
+	if len(updates) == 0 {
+		return nil
+	}
+	slices.SortFunc(updates, func(a, b RefUpdate) int { return strings.Compare(a.Ref, b.Ref) })
+	unlock, err := s.locks.lock(ctx, p.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	creator := delivery.Identity{Kind: delivery.SystemActor, Name: "mirror"}
+	if u, err := s.access.User(ctx, p.CreatorID); err == nil {
+		creator.User = &u
+	}
+	if err := s.updateRefs(ctx, p.ID, creator, updates, nil); err != nil {
+		return err
+	}
+	if p.Empty {
+		return s.chooseDefault(ctx, p, updates)
+	}
+	return nil
+}
