@@ -392,4 +392,3 @@ func (l *lastScan) record(rec []byte) {
 		}
 	}
 }
-
