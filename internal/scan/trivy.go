@@ -1,0 +1,295 @@
+package scan
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/scan/report"
+)
+
+// target is what one run of Trivy looks at.
+type target struct {
+	kind Type
+	dir  string // an OCI layout, or the file tree
+	name string
+}
+
+// arguments returns Trivy's command line. Nothing is fetched: the database is
+// this package's business, and the checks for misconfigurations are built in.
+func (s *Service) arguments(t target, out string) []string {
+	common := []string{
+		"--cache-dir", s.cacheDir(), "--format", "json", "--output", out, "--quiet", "--no-progress", "--offline-scan",
+		"--skip-version-check", "--disable-telemetry", "--timeout", s.cfg.Timeout.String(), "--parallel", "1",
+	}
+	database := []string{"--skip-db-update", "--skip-java-db-update"}
+	switch t.kind {
+	case TypeImage:
+		return append(append([]string{"image", "--input", t.dir, "--scanners", "vuln,secret"}, database...), common...)
+	case TypeConfig:
+		return append(append([]string{"filesystem", "--scanners", "misconfig", "--skip-check-update"}, common...), t.dir)
+	case TypeSecret:
+		return append(append([]string{"filesystem", "--scanners", "secret"}, common...), t.dir)
+	}
+	return append(append(append([]string{"filesystem", "--scanners", "vuln,secret,misconfig", "--skip-check-update"}, database...), common...), t.dir)
+}
+
+// run starts Trivy and reads its report. The caller holds s.running.
+func (s *Service) run(ctx context.Context, t target) (report.Report, error) {
+	var rep report.Report
+	if t.kind == TypeImage || t.kind == TypeFS {
+		db, err := s.Database()
+		if err != nil {
+			return rep, err
+		}
+		rep.Database = db
+	}
+	work, err := os.MkdirTemp(s.cfg.Dir, "run-")
+	if err != nil {
+		return rep, fmt.Errorf("scan: %w", err)
+	}
+	defer os.RemoveAll(work)
+	out := filepath.Join(work, "report.json")
+	rep.StartedAt = s.cfg.Now().UTC()
+	if err := s.start(ctx, s.arguments(t, out), work); err != nil {
+		return rep, err
+	}
+	rep.EndedAt = s.cfg.Now().UTC()
+	raw, err := os.ReadFile(out)
+	if err != nil {
+		return rep, fmt.Errorf("scan: Trivy wrote no report: %w", err)
+	}
+	var parsed trivyReport
+	if err := json.Unmarshal(raw, &parsed); err != nil {
+		return rep, fmt.Errorf("scan: read Trivy's report: %w", err)
+	}
+	parsed.fill(&rep)
+	rep.Artifact = t.name
+	rep.Scanner = "Trivy " + s.version
+	return rep, nil
+}
+
+// start runs Trivy to its end within the limits of time and memory.
+func (s *Service) start(ctx context.Context, args []string, work string) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.cfg.Program, args...)
+	// A clean environment: Trivy reads settings and credentials from it.
+	cmd.Env = []string{"HOME=" + work, "TMPDIR=" + work, "PATH=/usr/bin:/bin", "GOGC=50", "GOMAXPROCS=1",
+		"GOMEMLIMIT=" + strconv.FormatInt(s.cfg.MemoryLimit*8/10, 10)}
+	var stderr bytes.Buffer
+	cmd.Stderr = &limited{w: &stderr, left: 64 << 10}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		return &delivery.Error{Kind: delivery.Stalled, Op: "scan: start Trivy", Message: "Trivy cannot be started.",
+			Next: "Check that the program is in the installation's bin folder.", Err: err}
+	}
+	if s.cfg.Confine != nil {
+		if err := s.cfg.Confine(cmd.Process.Pid); err != nil {
+			s.cfg.Log.Warn("scan: Trivy runs outside its budget's group", "err", err)
+		}
+	}
+	tooBig, watched := make(chan struct{}), make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if s.overLimit(cmd.Process.Pid, done) {
+			close(tooBig)
+			cancel()
+		}
+	}()
+	err := cmd.Wait()
+	close(done)
+	<-watched
+	select {
+	case <-tooBig:
+		return &delivery.Error{Kind: delivery.Stalled, Message: fmt.Sprintf("The scan needed more than %d MB of memory and was stopped.", s.cfg.MemoryLimit>>20),
+			Next: "Raise the scanner's memory budget, or scan a smaller image."}
+	default:
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return &delivery.Error{Kind: delivery.Stalled, Message: fmt.Sprintf("The scan did not end within %s, or was stopped.", s.cfg.Timeout), Err: errors.Join(ctx.Err(), err)}
+	}
+	return &delivery.Error{Kind: delivery.Stalled, Message: "Trivy failed: " + lastLine(stderr.String()), Err: err}
+}
+
+// watchEvery is how often the memory of a running scan is looked at.
+const watchEvery = 200 * time.Millisecond
+
+// overLimit watches the resident memory of a process until done is closed, and
+// returns true when it is over the limit.
+func (s *Service) overLimit(pid int, done <-chan struct{}) bool {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	path := fmt.Sprintf("/proc/%d/statm", pid)
+	for {
+		select {
+		case <-done:
+			return false
+		case <-ticker.C:
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		// The second field is resident pages, the third those of files, which
+		// the kernel takes back by itself (proc_pid_statm(5)).
+		if fields := strings.Fields(string(raw)); len(fields) > 2 {
+			resident, _ := strconv.ParseInt(fields[1], 10, 64)
+			shared, _ := strconv.ParseInt(fields[2], 10, 64)
+			if (resident-shared)*int64(os.Getpagesize()) > s.cfg.MemoryLimit {
+				return true
+			}
+		}
+	}
+}
+
+// lastLine returns the end of Trivy's log that says what went wrong, without
+// its time and level.
+func lastLine(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	last := lines[len(lines)-1]
+	for i := len(lines) - 1; i >= 0; i-- {
+		if strings.Contains(lines[i], "FATAL") || strings.Contains(lines[i], "ERROR") {
+			last = lines[i]
+			break
+		}
+	}
+	parts := strings.Split(last, "\t")
+	last = strings.TrimSpace(parts[len(parts)-1])
+	if last == "" {
+		return "it gave no reason."
+	}
+	return last
+}
+
+// limited drops what does not fit.
+type limited struct {
+	w    *bytes.Buffer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.left -= n
+	l.w.Write(p[:n])
+	return len(p), nil
+}
+
+// trivyReport is what is read of Trivy's JSON report (schema version 2).
+type trivyReport struct {
+	Metadata struct {
+		OS *struct {
+			Family string
+			Name   string
+		}
+		ImageID string
+	}
+	Results []struct {
+		Target          string
+		Class           string
+		Type            string
+		Vulnerabilities []struct {
+			VulnerabilityID  string
+			PkgName          string
+			InstalledVersion string
+			FixedVersion     string
+			Status           string
+			Severity         string
+			Title            string
+			Description      string
+			PrimaryURL       string
+			References       []string
+			Layer            trivyLayer
+			DataSource       *struct{ Name string }
+		}
+		Secrets []struct {
+			RuleID    string
+			Title     string
+			Severity  string
+			StartLine int
+			Layer     trivyLayer
+		}
+		Misconfigurations []struct {
+			ID            string
+			AVDID         string
+			Title         string
+			Description   string
+			Message       string
+			Resolution    string
+			Severity      string
+			PrimaryURL    string
+			References    []string
+			Status        string
+			CauseMetadata struct{ StartLine int }
+		}
+	}
+}
+
+type trivyLayer struct {
+	Digest string
+	DiffID string
+}
+
+func (l trivyLayer) name() string {
+	if l.Digest != "" {
+		return l.Digest
+	}
+	return l.DiffID
+}
+
+func (t trivyReport) fill(rep *report.Report) {
+	if t.Metadata.OS != nil {
+		rep.OS = strings.TrimSpace(t.Metadata.OS.Family + " " + t.Metadata.OS.Name)
+	}
+	var findings []report.Finding
+	for _, r := range t.Results {
+		for _, v := range r.Vulnerabilities {
+			f := report.Finding{Kind: report.Vulnerability, ID: v.VulnerabilityID, Severity: severityOf(v.Severity), Title: v.Title, Description: v.Description,
+				Package: v.PkgName, Installed: v.InstalledVersion, Fixed: v.FixedVersion, Status: v.Status, Target: r.Target, Layer: v.Layer.name(),
+				URL: v.PrimaryURL, References: v.References}
+			if v.DataSource != nil {
+				f.Source = v.DataSource.Name
+			}
+			findings = append(findings, f)
+		}
+		for _, v := range r.Secrets {
+			findings = append(findings, report.Finding{Kind: report.Secret, ID: v.RuleID, Severity: severityOf(v.Severity), Title: v.Title,
+				Target: r.Target, Line: v.StartLine, Layer: v.Layer.name()})
+		}
+		for _, v := range r.Misconfigurations {
+			if v.Status != "FAIL" {
+				continue
+			}
+			id := v.AVDID
+			if id == "" {
+				id = v.ID
+			}
+			findings = append(findings, report.Finding{Kind: report.Misconfiguration, ID: id, Severity: severityOf(v.Severity), Title: v.Title,
+				Description: v.Message, Resolution: v.Resolution, Target: r.Target, Line: v.CauseMetadata.StartLine, URL: v.PrimaryURL, References: v.References})
+		}
+	}
+	rep.Findings = report.Normalize(findings)
+}
+
+func severityOf(s string) report.Severity {
+	if v, err := report.ParseSeverity(s); err == nil {
+		return v
+	}
+	return report.Unknown
+}
