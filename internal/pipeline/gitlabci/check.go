@@ -40,7 +40,7 @@ func (c *Config) check(d *decoder, incomplete bool) {
 }
 
 func (c *Config) checkStage(d *decoder, j *jobDef, stage map[string]int) {
-	if _, ok := stage[j.template.Stage]; ok || j.template.Stage == "" {
+	if _, ok := stage[j.template.Stage]; ok || j.template.Stage == "" || c.badStages {
 		return
 	}
 	at := j.node.get("stage")

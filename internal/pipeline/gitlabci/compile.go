@@ -14,6 +14,7 @@ type Config struct {
 	variables Variables
 	form      []FormField
 	stages    []string
+	badStages bool // stages: could not be read, so stages of jobs are not checked
 	jobs      []*jobDef
 	byName    map[string]target
 	includes  []string
@@ -148,6 +149,7 @@ func misplaced(d *decoder, f *field) bool {
 func (c *Config) readStages(d *decoder, n *node) {
 	middle := []string{"build", "test", "deploy"}
 	d.optional(n, "stages", func(v *node) {
+		before := len(*d.diags)
 		read := d.flat(v)
 		if v.kind == listKind && len(v.items) == 0 {
 			d.errorf(v, "must not be empty")
@@ -164,6 +166,7 @@ func (c *Config) readStages(d *decoder, n *node) {
 				middle = append(middle, s)
 			}
 		}
+		c.badStages = (*d.diags)[before:].Failed()
 	})
 	c.stages = append(append([]string{".pre"}, middle...), ".post")
 }

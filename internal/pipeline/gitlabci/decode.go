@@ -21,6 +21,7 @@ type decoder struct {
 	job   string // set while a job is read
 	path  []string
 	kind  findingKind
+	rules map[*node][]rule // rules without mistakes, which many jobs share through extends
 }
 
 // in reads below a key.
@@ -47,6 +48,9 @@ func (d *decoder) missing(n *node, format string, args ...any) {
 }
 
 func (d *decoder) report(n *node, warning bool, format string, args ...any) {
+	if n != nil && n.broken {
+		return // one mistake, one message
+	}
 	var b strings.Builder
 	if d.job != "" {
 		b.WriteString("job ")
@@ -247,9 +251,21 @@ func (d *decoder) integers(n *node) []int {
 			d.errorf(c, "must be a whole number or a list of them, not %s", c.describe())
 			continue
 		}
+		if containsInt(out, i) {
+			d.errorf(c, "names %d twice", i)
+		}
 		out = append(out, i)
 	}
 	return out
+}
+
+func containsInt(list []int, i int) bool {
+	for _, v := range list {
+		if v == i {
+			return true
+		}
+	}
+	return false
 }
 
 // duration reads a duration. A text with a variable is accepted when variables is set.

@@ -43,7 +43,7 @@ func (l *loader) load(id fileID, text []byte, values *node, given place) *node {
 	failed := len(*l.diags)
 	if head == "" {
 		if values != nil && len(values.fields) > 0 {
-			d.errorf(&node{place: given}, "inputs are given, but %s declares none; it needs a header with spec:inputs", id.name)
+			d.missing(&node{place: given}, "inputs are given, but %s declares none; it needs a header with spec:inputs", id.name)
 		}
 	} else {
 		headNode := readDocument(id.name, []byte(head), nil, l.diags)
@@ -377,7 +377,7 @@ func (l *loader) component(d *decoder, n, item *node, inputs *node) []*node {
 	address := Expand(n.text, l.facts.includeLookup())
 	c, err := parseComponent(address)
 	if err != nil {
-		d.errorf(n, "%s", err)
+		d.missing(n, "%s", err)
 		return nil
 	}
 	var file ComponentFile
@@ -426,7 +426,7 @@ func (l *loader) read(d *decoder, n, item, inputs *node, id fileID, fetch func()
 		var err error
 		if text, err = fetch(); err != nil {
 			if errors.Is(err, ErrNotFound) {
-				d.missing(n, "%s does not exist, or you may not read it", id.name)
+				d.missing(n, "%s does not exist, or you may not read it", strings.TrimPrefix(id.name, "template:"))
 			} else {
 				d.missing(n, "%s cannot be read: %s", id.name, err)
 			}

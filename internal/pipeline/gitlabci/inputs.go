@@ -214,13 +214,13 @@ func (h *header) bind(d *decoder, values *node, given place, file string, typed 
 		v := values.get(in.name)
 		if v == nil {
 			if in.value == nil {
-				d.errorf(&node{place: given}, "%s needs the input %s, which has no default", file, in.name)
+				d.missing(&node{place: given}, "%s needs the input %s, which has no default", file, in.name)
 				continue
 			}
 			v = in.value
 		} else if v = in.read(v, typed); in.check(v) != "" {
 			message := in.check(v)
-			d.errorf(v, "the input %s of %s %s", in.name, file, message)
+			d.missing(v, "the input %s of %s %s", in.name, file, message)
 			continue
 		}
 		out[in.name] = v
@@ -228,7 +228,7 @@ func (h *header) bind(d *decoder, values *node, given place, file string, typed 
 	if values != nil {
 		for _, f := range values.fields {
 			if !contains(names, f.key) {
-				d.errorf(&node{place: f.place}, "%s has no input %s%s", file, f.key, didYouMean(f.key, names))
+				d.missing(&node{place: f.place}, "%s has no input %s%s", file, f.key, didYouMean(f.key, names))
 			}
 		}
 	}

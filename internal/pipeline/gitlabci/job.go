@@ -96,8 +96,8 @@ func (in *inheritable) fill(j *jobDef, own *inheritable, defaults *inheritable) 
 }
 
 var jobKeys = []string{
-	"after_script", "allow_failure", "artifacts", "before_script", "cache", "coverage", "dependencies",
-	"environment", "except", "extends", "hooks", "id_tokens", "identity", "image", "inherit", "inputs",
+	"after_script", "allow_failure", "artifacts", "before_script", "cache", "coverage", "dast_configuration",
+	"dependencies", "environment", "except", "extends", "hooks", "id_tokens", "identity", "image", "inherit", "inputs",
 	"interruptible", "manual_confirmation", "needs", "only", "pages", "parallel", "publish", "release",
 	"resource_group", "retry", "rules", "run", "script", "secrets", "services", "stage", "start_in",
 	"tags", "timeout", "trigger", "variables", "when",
@@ -202,6 +202,11 @@ func (j *jobDef) readWork(d *decoder, all *inheritable) {
 	d.optional(n, "release", func(v *node) { t.Release = readRelease(d, v) })
 	d.optional(n, "secrets", func(v *node) { t.Secrets = readSecrets(d, v) })
 	d.optional(n, "inputs", func(v *node) { readJobInputs(d, v) })
+	d.optional(n, "dast_configuration", func(v *node) {
+		if d.mapping(v, "site_profile", "scanner_profile") {
+			d.warnf(v, "has no effect here")
+		}
+	})
 	if t.Pages = readPages(d, n, j.name); t.Pages != nil {
 		t.Artifacts = withPath(t.Artifacts, t.Pages.Publish)
 	}
@@ -243,9 +248,12 @@ func (j *jobDef) readFlow(d *decoder) {
 	t.Stage = "test"
 	d.optional(n, "stage", func(v *node) { t.Stage = d.filled(v) })
 	d.optional(n, "when", func(v *node) {
-		if t.When = d.enum(v, "on_success", "on_failure", "always", "manual", "delayed", "never"); t.When == "never" {
+		if v.kind == stringKind && v.text == "never" {
+			t.When = v.text
 			d.warnf(v, "never keeps the job out of every pipeline; use rules to decide")
+			return
 		}
+		t.When = d.enum(v, "on_success", "on_failure", "always", "manual", "delayed")
 	})
 	if !n.has("rules") {
 		if t.When == "delayed" && !n.has("start_in") {

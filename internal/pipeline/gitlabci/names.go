@@ -36,7 +36,7 @@ func EnvironmentSlug(name string) string {
 	}
 	slug = dashes.ReplaceAllString(slug, "-")
 	if len(slug) <= 24 && slug == name {
-		return slug
+		return strings.TrimSuffix(slug, "-")
 	}
 	sum := sha256.Sum256([]byte(name))
 	suffix := new(big.Int).SetBytes(sum[:]).Text(36)

@@ -51,6 +51,7 @@ type node struct {
 	weight int  // nodes in the tree below, shared ones counted every time, saturating
 	depth  int  // levels below
 	refs   bool // a !reference is somewhere below
+	broken bool // stands for a !reference that was reported already
 }
 
 type field struct {

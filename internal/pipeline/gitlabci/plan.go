@@ -132,7 +132,9 @@ func (p *planner) plan(j *jobDef) {
 			own = Merge(j.variables, in.parallel.Matrix)
 		}
 		s := &scope{f: p.f, global: global, yaml: own}
-		s.setJob(&out.Job)
+		if j.conditional() {
+			s.setJob(&out.Job)
+		}
 		r, run := p.decide(j, s)
 		if !run {
 			continue
@@ -150,6 +152,9 @@ func (p *planner) plan(j *jobDef) {
 		p.jobs = append(p.jobs, out)
 	}
 }
+
+// conditional reports whether variables decide about the job.
+func (j *jobDef) conditional() bool { return j.hasRules || j.only != nil || j.except != nil }
 
 // decide evaluates rules, or only and except. The rule is the one that matched.
 func (p *planner) decide(j *jobDef, s *scope) (*rule, bool) {

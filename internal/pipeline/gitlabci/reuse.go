@@ -54,7 +54,7 @@ func (r *references) resolve(n *node, depth int) *node {
 }
 
 func (r *references) follow(n *node, depth int) *node {
-	nothing := (&node{place: n.place}).seal()
+	nothing := (&node{kind: listKind, place: n.place, broken: true}).seal()
 	keys := make([]string, len(n.items))
 	for i, c := range n.items {
 		if !c.scalar() {
@@ -133,9 +133,9 @@ func (e *extender) entry(name string, n *node, trail []string) *node {
 		e.done[name] = n
 		return n
 	}
-	job := e.d.job
-	e.d.job = name
-	defer func() { e.d.job = job }()
+	job, path := e.d.job, e.d.path
+	e.d.job, e.d.path = name, nil
+	defer func() { e.d.job, e.d.path = job, path }()
 	trail = append(trail[:len(trail):len(trail)], name)
 	var out *node
 	e.d.in("extends", func() {

@@ -29,17 +29,18 @@ type existsClause struct {
 
 // ruleSet says which rules are read: those of a job, of workflow or of an include.
 type ruleSet struct {
-	keys  []string
-	whens []string
+	keys   []string
+	whens  []string
+	shared bool // read each list once: jobs get theirs from templates
 }
 
 var (
 	jobWhens = []string{"on_success", "on_failure", "always", "never", "manual", "delayed"}
 
 	jobRule = ruleSet{
-		keys: []string{"if", "changes", "exists", "when", "start_in", "allow_failure", "variables", "needs", "interruptible"},
-		// never is for rules only.
-		whens: jobWhens,
+		keys:   []string{"if", "changes", "exists", "when", "start_in", "allow_failure", "variables", "needs", "interruptible"},
+		whens:  jobWhens, // never is for rules only
+		shared: true,
 	}
 	workflowRule = ruleSet{
 		keys:  []string{"if", "changes", "exists", "when", "variables", "auto_cancel"},
@@ -59,7 +60,20 @@ func readRules(d *decoder, n *node, set ruleSet) []rule {
 		d.errorf(n, "must be a list of rules, not %s", n.describe())
 		return nil
 	}
-	return readRuleList(d, n, set, make([]rule, 0, len(n.items)), 1)
+	if set.shared {
+		if rules, ok := d.rules[n]; ok {
+			return rules
+		}
+	}
+	before := len(*d.diags)
+	rules := readRuleList(d, n, set, make([]rule, 0, len(n.items)), 1)
+	if set.shared && len(*d.diags) == before {
+		if d.rules == nil {
+			d.rules = map[*node][]rule{}
+		}
+		d.rules[n] = rules
+	}
+	return rules
 }
 
 func readRuleList(d *decoder, n *node, set ruleSet, out []rule, level int) []rule {
