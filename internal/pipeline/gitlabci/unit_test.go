@@ -148,9 +148,9 @@ func TestNot(t *testing.T) {
 	for text, want := range map[string]bool{
 		`!$EMPTY_VARIABLE`: true, `!$PRESENT_VARIABLE`: false, `!!$PRESENT_VARIABLE`: true,
 		`!($PRESENT_VARIABLE == "my variable") || $UNDEFINED == null`: true,
-		`!$PRESENT_VARIABLE == "x"`:                                  true,
-		`true && !false`:                                             true,
-		`$TRUE == true`:                                              true,
+		`!$PRESENT_VARIABLE == "x"`:                                   true,
+		`true && !false`:                                              true,
+		`$TRUE == true`:                                               true,
 	} {
 		e, err := ParseExpression(text)
 		if err != nil {
