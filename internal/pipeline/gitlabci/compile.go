@@ -49,7 +49,7 @@ func (c *Config) JobNames() []string {
 func Compile(ctx context.Context, root string, text []byte, src Sources, event Context) (*Config, Diagnostics) {
 	var diags Diagnostics
 	c := compile(ctx, root, text, src, event, &diags)
-	diags = diags.sorted()
+	diags = diags.sorted(root)
 	if c == nil || diags.Failed() {
 		return nil, diags
 	}

@@ -36,6 +36,9 @@ func (d *decoder) at(n *node, key, format string, args ...any) {
 	d.in(key, func() { d.errorf(n, format, args...) })
 }
 
+// maxDiagnostics is how many findings one call reports.
+const maxDiagnostics = 1000
+
 func (d *decoder) errorf(n *node, format string, args ...any) { d.report(n, false, format, args...) }
 
 func (d *decoder) warnf(n *node, format string, args ...any) { d.report(n, true, format, args...) }
@@ -50,6 +53,9 @@ func (d *decoder) missing(n *node, format string, args ...any) {
 func (d *decoder) report(n *node, warning bool, format string, args ...any) {
 	if n != nil && n.broken {
 		return // one mistake, one message
+	}
+	if len(*d.diags) >= maxDiagnostics {
+		return // aliases can repeat one mistake without end
 	}
 	var b strings.Builder
 	if d.job != "" {

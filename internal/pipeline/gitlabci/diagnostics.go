@@ -75,9 +75,10 @@ func (ds Diagnostics) Err() error {
 	return fmt.Errorf("%s", strings.Join(lines, "\n"))
 }
 
-// sorted orders by file in order of first appearance, then by place, and drops exact repeats.
-func (ds Diagnostics) sorted() Diagnostics {
-	rank := map[string]int{}
+// sorted orders by file (the first one given, then in order of appearance), then by place, and drops
+// exact repeats.
+func (ds Diagnostics) sorted(first string) Diagnostics {
+	rank := map[string]int{first: 0}
 	seen := map[Diagnostic]bool{}
 	var out Diagnostics
 	for _, d := range ds {

@@ -13,7 +13,7 @@ func Plan(ctx context.Context, c *Config, event Context) (*Pipeline, Diagnostics
 	var diags Diagnostics
 	p := &planner{ctx: ctx, c: c, f: newFacts(event, c.src), d: &decoder{diags: &diags}, names: map[string]int{}}
 	out := p.run()
-	diags = diags.sorted()
+	diags = diags.sorted(c.root.place.file)
 	if diags.Failed() {
 		return nil, diags
 	}
