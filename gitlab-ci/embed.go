@@ -8,10 +8,11 @@ import (
 	"io/fs"
 )
 
-//go:embed templates/*.gitlab-ci.yml
+//go:embed templates
 var files embed.FS
 
-// Templates returns the tree of templates, by names such as "Build.gitlab-ci.yml".
+// Templates returns the tree of templates, by names such as "Build.gitlab-ci.yml" or
+// "Workflows/Branch-Pipelines.gitlab-ci.yml".
 func Templates() fs.FS {
 	tree, err := fs.Sub(files, "templates")
 	if err != nil {

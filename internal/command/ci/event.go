@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -70,6 +71,7 @@ func (f *file) placed(diags gitlabci.Diagnostics) gitlabci.Diagnostics {
 type event struct {
 	ref, tag, source, defaultBranch string
 	variables, inputs, changed      []string
+	projects                        []string
 	changedSet                      func() bool
 }
 
@@ -82,6 +84,7 @@ func (e *event) flags(c *cobra.Command) {
 	f.StringArrayVar(&e.variables, "var", nil, "pipeline variable KEY=VALUE, or a predefined one to set; may be repeated")
 	f.StringArrayVar(&e.inputs, "input", nil, "input NAME=VALUE of spec:inputs; may be repeated")
 	f.StringArrayVar(&e.changed, "changed", nil, "path that changed, for rules:changes; may be repeated; empty for none")
+	f.StringArrayVar(&e.projects, "project", nil, "PATH=FOLDER: read includes of the project group/name from a checkout; may be repeated")
 	e.changedSet = func() bool {
 		set := false
 		f.Visit(func(flag *pflag.Flag) { set = set || flag.Name == "changed" })
@@ -101,9 +104,25 @@ func (e *event) compile(c *cobra.Command, f *file) (*gitlabci.Config, gitlabci.C
 	if err != nil {
 		return nil, facts, nil, usage(c, err)
 	}
-	src := &gitlabci.Folder{Files: os.DirFS(f.folder), Templates: templates.Templates(), Fetch: fetch}
+	projects, err := pairs("--project", e.projects)
+	if err != nil {
+		return nil, facts, nil, usage(c, err)
+	}
+	src := &gitlabci.Folder{Files: os.DirFS(f.folder), Templates: templates.Templates(), Fetch: fetch, Projects: checkouts(projects)}
 	config, diags := gitlabci.Compile(c.Context(), f.root, f.text, src, facts)
 	return config, facts, f.placed(diags), nil
+}
+
+// checkouts opens the projects of --project. The ref of an include is not looked at: the checkout is.
+func checkouts(projects [][2]string) func(gitlabci.Location) (fs.FS, error) {
+	return func(at gitlabci.Location) (fs.FS, error) {
+		for _, p := range projects {
+			if strings.EqualFold(p[0], at.Project) {
+				return os.DirFS(p[1]), nil
+			}
+		}
+		return nil, fmt.Errorf("the project is not in this folder; name a checkout with --project %s=FOLDER", at.Project)
+	}
 }
 
 func (e *event) facts(f *file) (gitlabci.Context, error) {

@@ -3,8 +3,7 @@ package gitlabci
 import "strings"
 
 // check looks at what keywords say about each other: stages, needs, dependencies, environments.
-// When an include failed, names that lead nowhere may be in it, so they are not reported.
-func (c *Config) check(d *decoder, incomplete bool) {
+func (c *Config) check(d *decoder) {
 	if len(c.jobs) == 0 && !d.diags.Failed() {
 		d.missing(c.root, "the file has no visible job; a job is a key with script or trigger whose name has no dot in front")
 		return
@@ -29,18 +28,14 @@ func (c *Config) check(d *decoder, incomplete bool) {
 	for _, j := range c.jobs {
 		d.job = j.name
 		c.checkStage(d, j, stage)
-		if !incomplete {
-			c.checkNames(d, j, stage)
-		}
+		c.checkNames(d, j, stage)
 	}
 	d.job = ""
-	if !incomplete {
-		c.checkCycles(d)
-	}
+	c.checkCycles(d)
 }
 
 func (c *Config) checkStage(d *decoder, j *jobDef, stage map[string]int) {
-	if _, ok := stage[j.template.Stage]; ok || j.template.Stage == "" || c.badStages {
+	if _, ok := stage[j.template.Stage]; ok || j.template.Stage == "" || c.badStages || d.incomplete {
 		return
 	}
 	at := j.node.get("stage")

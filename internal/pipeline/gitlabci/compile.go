@@ -77,7 +77,7 @@ func compile(ctx context.Context, root string, text []byte, src Sources, event C
 	if n == nil {
 		return nil
 	}
-	failedIncludes := diags.Failed()
+	d.incomplete = diags.Failed()
 	n = resolveReferences(d, n)
 	n = resolveExtends(d, n)
 	if n.weight > maxWeight || n.depth > maxDepth {
@@ -86,7 +86,7 @@ func compile(ctx context.Context, root string, text []byte, src Sources, event C
 	}
 	c := &Config{root: n, src: src, includes: l.names, byName: map[string]target{}}
 	c.read(d, n)
-	c.check(d, failedIncludes)
+	c.check(d)
 	return c
 }
 

@@ -22,6 +22,10 @@ type decoder struct {
 	path  []string
 	kind  findingKind
 	rules map[*node][]rule // rules without mistakes, which many jobs share through extends
+
+	// incomplete is set when a file could not be read: a name that leads nowhere may be in it, so
+	// that is not reported on top.
+	incomplete bool
 }
 
 // in reads below a key.
@@ -45,6 +49,9 @@ func (d *decoder) warnf(n *node, format string, args ...any) { d.report(n, true,
 
 // missing reports a mistake between keywords.
 func (d *decoder) missing(n *node, format string, args ...any) {
+	if d.incomplete {
+		return
+	}
 	d.kind = referenceFinding
 	d.errorf(n, format, args...)
 	d.kind = keywordFinding

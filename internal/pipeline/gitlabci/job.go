@@ -127,7 +127,7 @@ func readJob(d *decoder, f *field, defaults *inheritable) *jobDef {
 	trigger, bridge := n.has("trigger"), isBridge(n)
 	t := &j.template
 	t.File, t.Line = f.place.file, f.place.line
-	if !n.has("script") && !n.has("run") && !bridge {
+	if !n.has("script") && !n.has("run") && !bridge && !d.incomplete {
 		hint := didYouMean(f.key, globalKeys)
 		d.errorf(at, "needs script or trigger%s", hint)
 	}

@@ -330,7 +330,8 @@ var retryReasons = []string{
 	"always", "unknown_failure", "script_failure", "api_failure", "stuck_or_timeout_failure",
 	"runner_system_failure", "runner_unsupported", "stale_schedule", "job_execution_timeout",
 	"archived_failure", "unmet_prerequisites", "scheduler_failure", "data_integrity_failure",
-	"runner_provisioning_timeout", "job_router_failure",
+	"runner_provisioning_timeout", "job_router_failure", "runner_interrupted", "image_pull_failure",
+	"runner_configuration_error", "runner_external_dependency_failure",
 }
 
 const maxRetry = 2
