@@ -117,3 +117,9 @@ func only(actions []string, keep func(string) bool) []string {
 	}
 	return out
 }
+
+// isAdmin reports whether an administrator acts in person: what a pipeline or
+// a project's token does is never an administrator's act, whoever started it.
+func isAdmin(who delivery.Identity) bool {
+	return who.User != nil && who.User.Admin && (who.Kind == delivery.SessionUser || who.Kind == delivery.PersonalToken)
+}

@@ -87,7 +87,7 @@ func withPath(req *http.Request, p string) *http.Request {
 // allowed returns which actions an identity has on cached images: everyone who
 // has signed in pulls; administrators also seed and delete.
 func (c *cache) allowed(who delivery.Identity, want []string) []string {
-	admin := who.User != nil && who.User.Admin && who.HasScope("write_registry")
+	admin := isAdmin(who) && who.HasScope("write_registry")
 	return only(want, func(a string) bool { return who.Signed() && a == actionPull || admin })
 }
 

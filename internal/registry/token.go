@@ -149,7 +149,7 @@ func (r *Registry) grants(ctx context.Context, who delivery.Identity, scopes []s
 				access = append(access, entry)
 			case "registry":
 				entry := accessEntry{Type: kind, Name: name, Actions: []string{}}
-				if who.User != nil && who.User.Admin && who.HasScope("read_registry") {
+				if isAdmin(who) && who.HasScope("read_registry") {
 					entry.Actions = actions
 				}
 				access = append(access, entry)

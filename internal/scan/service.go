@@ -40,6 +40,11 @@ type Config struct {
 	// cache: <registry host>/ghcr.io/aquasecurity/trivy-db:2.
 	Source         string
 	SourceInsecure bool // Source is reached over plain HTTP
+	// Registry is the platform registry's host:port as in image names. Jobs scan
+	// its images, and those of CacheHosts by way of its cache.
+	Registry         string
+	RegistryInsecure bool     // Registry is reached over plain HTTP
+	CacheHosts       []string // docker.io, ghcr.io, ...
 	// UpdateEvery is how often Run fetches the database (default 12 h; negative: never).
 	UpdateEvery time.Duration
 	// MaxTree is the most bytes of a file tree that a job sends (default 2 GiB).

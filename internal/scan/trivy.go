@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,21 +80,46 @@ func (s *Service) run(ctx context.Context, t target) (report.Report, error) {
 	return rep, nil
 }
 
-// start runs Trivy to its end within the limits of time and memory.
+// start runs Trivy to its end and turns every failure into a sentence.
 func (s *Service) start(ctx context.Context, args []string, work string) error {
+	var stderr bytes.Buffer
+	status, err := s.execute(ctx, process{args: args, dir: work, work: work, stderr: &limited{w: &stderr, left: 64 << 10}})
+	if err == nil && status != 0 {
+		err = &delivery.Error{Kind: delivery.Stalled, Message: "Trivy failed: " + lastLine(stderr.String())}
+	}
+	return err
+}
+
+// process is one run of the program.
+type process struct {
+	args           []string
+	dir            string   // current folder
+	work           string   // folder for its temporary files
+	env            []string // beside the fixed ones
+	stdout, stderr io.Writer
+	online         bool // it pulls an image; all others get no network at all
+}
+
+// execute runs Trivy to its end within the limits of time and memory and
+// returns its exit status. The environment is clean but for p.env, as Trivy
+// reads settings and credentials from it.
+func (s *Service) execute(ctx context.Context, p process) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout+30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.cfg.Program, args...)
-	// A clean environment: Trivy reads settings and credentials from it.
-	cmd.Env = []string{"HOME=" + work, "TMPDIR=" + work, "PATH=/usr/bin:/bin", "GOGC=50", "GOMAXPROCS=1",
-		"GOMEMLIMIT=" + strconv.FormatInt(s.cfg.MemoryLimit*8/10, 10)}
-	var stderr bytes.Buffer
-	cmd.Stderr = &limited{w: &stderr, left: 64 << 10}
+	cmd := exec.CommandContext(ctx, s.cfg.Program, p.args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, p.stdout, p.stderr
+	cmd.Env = append([]string{"HOME=" + p.work, "TMPDIR=" + p.work, "PATH=/usr/bin:/bin", "GOGC=50", "GOMAXPROCS=1",
+		"GOMEMLIMIT=" + strconv.FormatInt(s.cfg.MemoryLimit*8/10, 10)}, p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if !p.online && os.Geteuid() == 0 {
+		// Some scanners would fetch what a scanned file names, from wherever it
+		// says.
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
-		return &delivery.Error{Kind: delivery.Stalled, Op: "scan: start Trivy", Message: "Trivy cannot be started.",
+		return -1, &delivery.Error{Kind: delivery.Stalled, Op: "scan: start Trivy", Message: "Trivy cannot be started.",
 			Next: "Check that the program is in the installation's bin folder.", Err: err}
 	}
 	if s.cfg.Confine != nil {
@@ -101,31 +127,29 @@ func (s *Service) start(ctx context.Context, args []string, work string) error {
 			s.cfg.Log.Warn("scan: Trivy runs outside its budget's group", "err", err)
 		}
 	}
-	tooBig, watched := make(chan struct{}), make(chan struct{})
-	done := make(chan struct{})
+	over, watched, done := false, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		if s.overLimit(cmd.Process.Pid, done) {
-			close(tooBig)
+		if over = s.overLimit(cmd.Process.Pid, done); over {
 			cancel()
 		}
 	}()
 	err := cmd.Wait()
 	close(done)
 	<-watched
-	select {
-	case <-tooBig:
-		return &delivery.Error{Kind: delivery.Stalled, Message: fmt.Sprintf("The scan needed more than %d MB of memory and was stopped.", s.cfg.MemoryLimit>>20),
+	var exit *exec.ExitError
+	switch {
+	case over:
+		return -1, &delivery.Error{Kind: delivery.Stalled, Message: fmt.Sprintf("The scan needed more than %d MB of memory and was stopped.", s.cfg.MemoryLimit>>20),
 			Next: "Raise the scanner's memory budget, or scan a smaller image."}
-	default:
+	case err == nil:
+		return 0, nil
+	case ctx.Err() != nil:
+		return -1, &delivery.Error{Kind: delivery.Stalled, Message: fmt.Sprintf("The scan did not end within %s, or was stopped.", s.cfg.Timeout), Err: errors.Join(ctx.Err(), err)}
+	case errors.As(err, &exit) && exit.Exited():
+		return exit.ExitCode(), nil
 	}
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return &delivery.Error{Kind: delivery.Stalled, Message: fmt.Sprintf("The scan did not end within %s, or was stopped.", s.cfg.Timeout), Err: errors.Join(ctx.Err(), err)}
-	}
-	return &delivery.Error{Kind: delivery.Stalled, Message: "Trivy failed: " + lastLine(stderr.String()), Err: err}
+	return -1, &delivery.Error{Kind: delivery.Stalled, Message: "Trivy ended in an unusual way.", Err: err}
 }
 
 // watchEvery is how often the memory of a running scan is looked at.

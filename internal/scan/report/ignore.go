@@ -242,3 +242,37 @@ func (g Gate) Judge(findings []Finding, now time.Time) Verdict {
 	}
 	return v
 }
+
+// CheckPlainIgnores holds a .trivyignore file, one id a line, against the rule
+// that a finding is only set aside for a reason and until a date: the reason is
+// the comment before the entry or behind it, the date Trivy's exp:2027-06-30.
+func CheckPlainIgnores(name string, content []byte) error {
+	if len(content) > maxIgnoreFile {
+		return fmt.Errorf("%s: larger than %d bytes", name, maxIgnoreFile)
+	}
+	var problems []error
+	reason := false
+	for i, line := range strings.Split(string(content), "\n") {
+		entry, comment, _ := strings.Cut(line, "#")
+		fields := strings.Fields(entry)
+		if len(fields) == 0 {
+			reason = strings.TrimSpace(comment) != "" || reason && strings.TrimSpace(line) != ""
+			continue
+		}
+		if strings.TrimSpace(comment) == "" && !reason {
+			problems = append(problems, fmt.Errorf("%s:%d: %s is ignored without a reason: write it as a comment in the line before", name, i+1, fields[0]))
+		}
+		dated := false
+		for _, f := range fields[1:] {
+			if day, ok := strings.CutPrefix(f, "exp:"); ok {
+				_, err := time.Parse(time.DateOnly, day)
+				dated = err == nil
+			}
+		}
+		if !dated {
+			problems = append(problems, fmt.Errorf("%s:%d: %s is ignored for ever: add exp:2027-06-30, the day on which to look again", name, i+1, fields[0]))
+		}
+		reason = false
+	}
+	return errors.Join(problems...)
+}
