@@ -134,6 +134,7 @@ type Job struct {
 	RetryCodes                []int
 	AllowCodes                []int // exit codes that count as allowed failures
 	StartIn                   time.Duration
+	Strategy                  string // of a bridge: "", depend or mirror
 }
 
 // Duration returns how long the job ran, or has run by now.

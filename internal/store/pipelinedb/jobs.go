@@ -21,6 +21,15 @@ type jobExtra struct {
 	RetryCodes []int                     `json:"retry_codes,omitempty"`
 	AllowCodes []int                     `json:"allow_codes,omitempty"`
 	Variables  []pipeline.SealedVariable `json:"variables,omitempty"`
+	Strategy   string                    `json:"strategy,omitempty"`
+}
+
+// extra returns what to store for the rarely set fields.
+func extra(j *pipeline.Job) any {
+	if len(j.RetryWhen)+len(j.RetryCodes)+len(j.AllowCodes)+len(j.Variables)+len(j.Strategy) == 0 {
+		return "{}"
+	}
+	return jobExtra{j.RetryWhen, j.RetryCodes, j.AllowCodes, j.Variables, j.Strategy}
 }
 
 type extraScan struct{ j *pipeline.Job }
@@ -37,7 +46,7 @@ func (s extraScan) Scan(src any) error {
 	if err := json.Unmarshal([]byte(raw), &e); err != nil {
 		return err
 	}
-	s.j.RetryWhen, s.j.RetryCodes, s.j.AllowCodes, s.j.Variables = e.RetryWhen, e.RetryCodes, e.AllowCodes, e.Variables
+	s.j.RetryWhen, s.j.RetryCodes, s.j.AllowCodes, s.j.Variables, s.j.Strategy = e.RetryWhen, e.RetryCodes, e.AllowCodes, e.Variables, e.Strategy
 	return nil
 }
 
@@ -67,14 +76,10 @@ func list(v []string) any {
 }
 
 func jobValues(j *pipeline.Job) []any {
-	extra := any("{}")
-	if len(j.RetryWhen)+len(j.RetryCodes)+len(j.AllowCodes)+len(j.Variables) > 0 {
-		extra = jobExtra{j.RetryWhen, j.RetryCodes, j.AllowCodes, j.Variables}
-	}
 	return []any{j.PipelineID, j.ProjectID, j.Name, j.Stage, j.StageIndex, j.Position, j.Bridge, j.Status, j.When, j.AllowFailure, j.DAG, list(j.Needs), list(j.Tags),
 		j.ResourceGroup, j.Interruptible, j.Retried, j.Attempt, j.UserID, j.CreatedAt, j.QueuedAt, j.StartedAt, j.FinishedAt, j.ScheduledAt, j.ErasedAt,
 		j.RunnerID, j.SystemID, j.FailureReason, j.ExitCode, j.Coverage, j.Environment, j.EnvironmentAction, j.Timeout, j.TokenHash, j.TraceSize,
-		j.DownstreamID, j.RetryMax, j.StartIn.Milliseconds(), extra}
+		j.DownstreamID, j.RetryMax, j.StartIn.Milliseconds(), extra(j)}
 }
 
 const jobInsert = `INSERT INTO jobs (pipeline_id, project_id, name, stage, stage_index, position, bridge, status, when_, allow_failure, dag, needs, tags,
@@ -100,14 +105,10 @@ func (t *tx) CopyJob(j *pipeline.Job, from int64) error {
 
 // UpdateJob implements pipeline.JobRecords.
 func (t *tx) UpdateJob(j *pipeline.Job) error {
-	extra := any("{}")
-	if len(j.RetryWhen)+len(j.RetryCodes)+len(j.AllowCodes)+len(j.Variables) > 0 {
-		extra = jobExtra{j.RetryWhen, j.RetryCodes, j.AllowCodes, j.Variables}
-	}
 	return t.exec(`UPDATE jobs SET status=?, allow_failure=?, retried=?, user_id=?, queued_at=?, started_at=?, finished_at=?, scheduled_at=?, erased_at=?,
 		runner_id=?, system_id=?, failure_reason=?, exit_code=?, coverage=?, environment=?, timeout=?, token_hash=?, trace_size=?, downstream_id=?, extra=? WHERE id=?`,
 		j.Status, j.AllowFailure, j.Retried, j.UserID, j.QueuedAt, j.StartedAt, j.FinishedAt, j.ScheduledAt, j.ErasedAt,
-		j.RunnerID, j.SystemID, j.FailureReason, j.ExitCode, j.Coverage, j.Environment, j.Timeout, j.TokenHash, j.TraceSize, j.DownstreamID, extra, j.ID)
+		j.RunnerID, j.SystemID, j.FailureReason, j.ExitCode, j.Coverage, j.Environment, j.Timeout, j.TokenHash, j.TraceSize, j.DownstreamID, extra(j), j.ID)
 }
 
 // Job implements pipeline.JobRecords.
