@@ -92,7 +92,7 @@ func (e *Engine) RetryJob(ctx context.Context, userID, jobID int64) (Job, error)
 		if err := lp.proc.Change(i, process.EventRetry); err != nil {
 			return err
 		}
-		lp.jobs[i].UserID = userID // copied into the new attempt
+		lp.users[i] = userID
 		lp.proc.Process()
 		return nil
 	})
@@ -188,7 +188,7 @@ func (e *Engine) RetryPipeline(ctx context.Context, userID, pipelineID int64) (P
 		}
 		for i := range lp.proc.Jobs {
 			if s := lp.proc.Jobs[i].Status; s == process.Failed || s == process.Canceled {
-				lp.jobs[i].UserID = userID
+				lp.users[i] = userID
 			}
 		}
 		lp.proc.Retry()

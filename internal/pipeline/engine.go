@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -49,23 +50,26 @@ type Config struct {
 // Engine runs pipelines. Create it with New, let Run run, and register its
 // HTTP routes. Its methods are safe for concurrent use.
 type Engine struct {
-	cfg    Config
-	store  Store
-	clock  Clock
-	log    *slog.Logger
-	seal   *sealer
-	queue  *queue
-	wheel  *wheel
-	keys   *tokenKeys
-	live   map[int64]*live // used by the store's one writer only
-	work   chan struct{}   // wakes the goroutine that starts downstream pipelines
-	watch  watchers
-	server serverFacts
+	cfg     Config
+	store   Store
+	clock   Clock
+	log     *slog.Logger
+	seal    *sealer
+	queue   *queue
+	wheel   *wheel
+	keys    *tokenKeys
+	live    map[int64]*live // used by the store's one writer only
+	work    chan struct{}   // wakes the goroutine that starts downstream pipelines
+	watch   watchers
+	server  serverFacts
+	mirrors atomic.Bool // jobs may wait for the status of another pipeline
+	files   sync.Mutex  // held while stored files are added or removed
 
 	mu      sync.Mutex
 	runs    map[int64]*run   // running jobs by number
 	offers  map[int64]*offer // jobs that were handed out and not accepted yet
 	runners map[string]*Runner
+	touched map[string]time.Time // when a runner process was last noted
 }
 
 // serverFacts are the parts of the external address that variables show.
@@ -105,7 +109,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Log, seal: seal,
 		queue: newQueue(), wheel: newWheel(cfg.Clock), live: map[int64]*live{}, work: make(chan struct{}, 1),
-		runs: map[int64]*run{}, offers: map[int64]*offer{}, runners: map[string]*Runner{},
+		runs: map[int64]*run{}, offers: map[int64]*offer{}, runners: map[string]*Runner{}, touched: map[string]time.Time{},
 		server: serverFacts{protocol: u.Scheme, fqdn: u.Host, host: u.Hostname(), port: u.Port()},
 	}
 	if e.server.port == "" {
@@ -195,6 +199,19 @@ func (e *Engine) recover(ctx context.Context) error {
 			e.planStart(&f.job)
 		default:
 			e.adopt(&f.job)
+		}
+	}
+	var unstarted []Pipeline
+	if err := e.store.View(ctx, func(tx Tx) error {
+		var err error
+		unstarted, err = tx.UnstartedPipelines()
+		return err
+	}); err != nil {
+		return fmt.Errorf("pipeline: re-list pipelines: %w", err)
+	}
+	for _, p := range unstarted {
+		if _, err := e.start(ctx, p.ID); err != nil {
+			e.log.Error("pipeline not started", "pipeline", p.ID, "err", err)
 		}
 	}
 	e.wheel.set("schedules", e.clock.Now(), e.runSchedules)

@@ -18,8 +18,9 @@ type live struct {
 	jobs     []Job
 	proc     *process.Pipeline
 	byID     map[int64]int
-	dirty    map[int]bool // rows to write although their status is the same
-	recDirty bool         // the pipeline's row is to be written
+	dirty    map[int]bool  // rows to write although their status is the same
+	users    map[int]int64 // who asked for the next attempt of a job
+	recDirty bool          // the pipeline's row is to be written
 }
 
 // maxLive bounds the pipelines kept in memory; any of them can be read again.
@@ -117,7 +118,7 @@ func (u *unit) touch(lp *live) {
 
 // newLive builds the state machine of stored rows.
 func newLive(rec Pipeline, jobs []Job) (*live, error) {
-	lp := &live{rec: rec, jobs: jobs, byID: make(map[int64]int, len(jobs)), dirty: map[int]bool{}}
+	lp := &live{rec: rec, jobs: jobs, byID: make(map[int64]int, len(jobs)), dirty: map[int]bool{}, users: map[int]int64{}}
 	names := make(map[string]int, len(jobs))
 	for i := range jobs {
 		names[jobs[i].Name] = i
@@ -261,6 +262,10 @@ func (u *unit) renew(lp *live, i int) error {
 		Attempt: lp.proc.Jobs[i].Attempt, UserID: old.UserID, Environment: old.Environment, EnvironmentAction: old.EnvironmentAction,
 		Timeout: old.Timeout, RetryMax: old.RetryMax, RetryWhen: old.RetryWhen, RetryCodes: old.RetryCodes, AllowCodes: old.AllowCodes,
 		StartIn: old.StartIn, Strategy: old.Strategy, Variables: old.Variables}
+	if by, ok := lp.users[i]; ok {
+		next.UserID = by
+		delete(lp.users, i)
+	}
 	if len(old.AllowCodes) > 0 {
 		next.AllowFailure = false
 		lp.proc.Jobs[i].AllowFailure = false
@@ -400,6 +405,9 @@ func (u *unit) flushPipeline(lp *live) error {
 		u.after = append(u.after, func() {
 			if lp := u.e.live[id]; lp != nil && lp.rec.Finished() {
 				delete(u.e.live, id)
+			}
+			if u.e.mirrors.Load() {
+				u.e.wakeDownstream()
 			}
 		})
 	}

@@ -45,6 +45,8 @@ type PipelineRecords interface {
 	// LatestPipeline returns the newest pipeline of a ref, of a commit when sha
 	// is not empty; child pipelines are left out.
 	LatestPipeline(projectID int64, ref, sha string) (Pipeline, error)
+	// UnstartedPipelines lists those that were stored and not processed yet.
+	UnstartedPipelines() ([]Pipeline, error)
 	DeletePipeline(id int64) error
 	// DeleteProject forgets everything of a project.
 	DeleteProject(projectID int64) error

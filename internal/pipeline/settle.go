@@ -200,11 +200,11 @@ func (u *unit) deployed(lp *live, j *Job, env *Environment, options *gitlabci.En
 		return err
 	}
 	scope := gitlabci.Merge(factVariables(lp.rec.Facts), environmentVariables(env), job.Variables, vars)
-	if url := gitlabci.Expand(options.URL, lookup(scope)); url != "" {
+	if url := gitlabci.Expand(options.URL, scope.Lookup()); url != "" {
 		env.ExternalURL = url
 	}
 	if options.AutoStopIn != "" {
-		d, err := gitlabci.ParseDuration(gitlabci.Expand(options.AutoStopIn, lookup(scope)))
+		d, err := gitlabci.ParseDuration(gitlabci.Expand(options.AutoStopIn, scope.Lookup()))
 		if err == nil {
 			env.AutoStopAt = u.tx.Now().Add(d)
 		}
@@ -243,7 +243,7 @@ func (u *unit) environment(lp *live, j *Job, options *gitlabci.Environment) (Env
 	if err == nil || !delivery.IsNotFound(err) {
 		return env, err
 	}
-	env = Environment{ProjectID: j.ProjectID, Name: j.Environment, Slug: environmentSlug(j.Environment), State: "available", Tier: environmentTier(j.Environment)}
+	env = Environment{ProjectID: j.ProjectID, Name: j.Environment, Slug: gitlabci.EnvironmentSlug(j.Environment), State: "available", Tier: gitlabci.EnvironmentTier(j.Environment)}
 	if options != nil && options.DeploymentTier != "" {
 		env.Tier = options.DeploymentTier
 	}

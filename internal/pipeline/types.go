@@ -228,13 +228,15 @@ type Variable struct {
 
 // Artifact is a stored file of a job.
 type Artifact struct {
-	ID, JobID, ProjectID int64
-	Type, Format         string
-	Filename             string
-	Size                 int64
-	SHA256               string
-	CreatedAt            time.Time
-	ExpireAt             time.Time // zero: never
+	ID, JobID    int64
+	PipelineID   int64
+	ProjectID    int64
+	Type, Format string
+	Filename     string
+	Size         int64
+	SHA256       string
+	CreatedAt    time.Time
+	ExpireAt     time.Time // zero: never
 }
 
 // Environment is a place that jobs deploy to.

@@ -34,6 +34,7 @@ CREATE TABLE pipelines (
   facts            TEXT    NOT NULL DEFAULT '{}'
 );
 CREATE UNIQUE INDEX pipelines_iid ON pipelines (project_id, iid);
+CREATE INDEX pipelines_created ON pipelines (id) WHERE status = 'created';
 CREATE UNIQUE INDEX pipelines_key ON pipelines (key);
 CREATE INDEX pipelines_project ON pipelines (project_id, id);
 CREATE INDEX pipelines_ref ON pipelines (project_id, ref, id);
@@ -115,8 +116,9 @@ CREATE TABLE job_reports (
 
 CREATE TABLE artifacts (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
-  job_id     INTEGER NOT NULL,
-  project_id INTEGER NOT NULL,
+  job_id      INTEGER NOT NULL,
+  pipeline_id INTEGER NOT NULL,
+  project_id  INTEGER NOT NULL,
   type       TEXT    NOT NULL,
   format     TEXT    NOT NULL,
   filename   TEXT    NOT NULL,
@@ -126,6 +128,7 @@ CREATE TABLE artifacts (
   expire_at  INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX artifacts_job ON artifacts (job_id, type);
+CREATE INDEX artifacts_pipeline ON artifacts (pipeline_id);
 CREATE INDEX artifacts_file ON artifacts (sha256);
 CREATE INDEX artifacts_expiry ON artifacts (expire_at) WHERE expire_at <> 0;
 CREATE INDEX artifacts_project ON artifacts (project_id, id);

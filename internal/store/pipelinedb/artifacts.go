@@ -6,10 +6,10 @@ import (
 	"github.com/slipwayhq/slipway/internal/pipeline"
 )
 
-const artifactColumns = `a.id, a.job_id, a.project_id, a.type, a.format, a.filename, a.size, a.sha256, a.created_at, a.expire_at`
+const artifactColumns = `a.id, a.job_id, a.pipeline_id, a.project_id, a.type, a.format, a.filename, a.size, a.sha256, a.created_at, a.expire_at`
 
 func scanArtifact(a *pipeline.Artifact) []any {
-	return []any{&a.ID, &a.JobID, &a.ProjectID, &a.Type, &a.Format, &a.Filename, &a.Size, &a.SHA256, &a.CreatedAt, &a.ExpireAt}
+	return []any{&a.ID, &a.JobID, &a.PipelineID, &a.ProjectID, &a.Type, &a.Format, &a.Filename, &a.Size, &a.SHA256, &a.CreatedAt, &a.ExpireAt}
 }
 
 // InsertArtifact implements pipeline.ArtifactRecords.
@@ -19,8 +19,8 @@ func (t *tx) InsertArtifact(a *pipeline.Artifact) error {
 		return err
 	}
 	var err error
-	a.ID, err = t.insert(`INSERT INTO artifacts (job_id, project_id, type, format, filename, size, sha256, created_at, expire_at) VALUES (?,?,?,?,?,?,?,?,?)`,
-		a.JobID, a.ProjectID, a.Type, a.Format, a.Filename, a.Size, a.SHA256, a.CreatedAt, a.ExpireAt)
+	a.ID, err = t.insert(`INSERT INTO artifacts (job_id, pipeline_id, project_id, type, format, filename, size, sha256, created_at, expire_at) VALUES (?,?,?,?,?,?,?,?,?,?)`,
+		a.JobID, a.PipelineID, a.ProjectID, a.Type, a.Format, a.Filename, a.Size, a.SHA256, a.CreatedAt, a.ExpireAt)
 	return err
 }
 
@@ -31,7 +31,7 @@ func (t *tx) Artifacts(jobID int64) ([]pipeline.Artifact, error) {
 
 // PipelineArtifacts implements pipeline.ArtifactRecords.
 func (t *tx) PipelineArtifacts(pipelineID int64) (map[int64][]pipeline.Artifact, error) {
-	all, err := rows(t, scanArtifact, `SELECT `+artifactColumns+` FROM artifacts a JOIN jobs j ON j.id = a.job_id WHERE j.pipeline_id = ? ORDER BY a.id`, pipelineID)
+	all, err := rows(t, scanArtifact, `SELECT `+artifactColumns+` FROM artifacts a WHERE a.pipeline_id = ? ORDER BY a.id`, pipelineID)
 	out := map[int64][]pipeline.Artifact{}
 	for _, a := range all {
 		out[a.JobID] = append(out[a.JobID], a)

@@ -77,6 +77,11 @@ func (t *tx) LatestPipeline(projectID int64, ref, sha string) (pipeline.Pipeline
 	return p, err
 }
 
+// UnstartedPipelines implements pipeline.PipelineRecords.
+func (t *tx) UnstartedPipelines() ([]pipeline.Pipeline, error) {
+	return rows(t, scanPipeline, `SELECT `+pipelineColumns+` FROM pipelines WHERE status = 'created' ORDER BY id`)
+}
+
 var pipelineOrders = map[string]string{"": "id", "id": "id", "status": "status", "ref": "ref", "updated_at": "updated_at", "user_id": "user_id"}
 
 func pipelineWhere(f pipeline.PipelineFilter) *where {

@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/pipeline/process"
+)
+
+// StopEnvironment stops an environment: it plays the on_stop job of its last
+// deployment, or, where there is none or with force, marks it stopped. userID
+// 0 keeps the user of that job.
+func (e *Engine) StopEnvironment(ctx context.Context, userID, environmentID int64, force bool) (Environment, error) {
+	var env Environment
+	err := e.update(ctx, func(u *unit) error {
+		var err error
+		if env, err = u.tx.Environment(environmentID); err != nil {
+			return err
+		}
+		if env.State == "stopped" {
+			return nil
+		}
+		env.AutoStopAt = time.Time{}
+		played := false
+		if !force {
+			if played, err = u.playStop(&env, userID); err != nil {
+				return err
+			}
+		}
+		env.State = "stopped"
+		if played {
+			env.State = "stopping"
+		}
+		return u.tx.UpdateEnvironment(&env)
+	})
+	return env, err
+}
+
+// playStop plays the job that stops the environment. It reports whether there
+// is one to play.
+func (u *unit) playStop(env *Environment, userID int64) (bool, error) {
+	d, err := u.tx.LastDeployment(env.ID, "success")
+	if delivery.IsNotFound(err) || err == nil && d.OnStop == "" {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	deployed, err := u.tx.Job(d.JobID)
+	if delivery.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	lp, err := u.load(deployed.PipelineID)
+	if err != nil {
+		return false, err
+	}
+	for i := range lp.jobs {
+		if lp.jobs[i].Name != d.OnStop {
+			continue
+		}
+		switch lp.proc.Jobs[i].Status {
+		case process.Manual, process.Skipped, process.Created, process.Scheduled, process.Success, process.Failed, process.Canceled:
+		default:
+			return true, nil // under way
+		}
+		if userID != 0 {
+			lp.jobs[i].UserID = userID
+			lp.users[i] = userID
+		}
+		return true, lp.proc.Apply(i, process.EventPlay)
+	}
+	return false, nil
+}
+
+// Redeploy runs the job of an earlier deployment again, which rolls the
+// environment back to its commit.
+func (e *Engine) Redeploy(ctx context.Context, userID, deploymentID int64) (Job, error) {
+	var d Deployment
+	if err := e.store.View(ctx, func(tx Tx) error {
+		var err error
+		d, err = tx.Deployment(deploymentID)
+		return err
+	}); err != nil {
+		return Job{}, err
+	}
+	return e.RetryJob(ctx, userID, d.JobID)
+}

@@ -1,0 +1,5 @@
+package pipeline
+
+import "context"
+
+func (e *Engine) parseReport(ctx context.Context, a *Artifact) {}
