@@ -1,0 +1,487 @@
+// Package image is `slipway image`: what people and scripts do with the images
+// of the platform's registry.
+//
+// It receives a way to connect to the platform and works through its REST API
+// and its registry alone. It must import no stage.
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/spf13/cobra"
+
+	"github.com/slipwayhq/slipway/internal/command/rest"
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+// New returns the command with its subcommands.
+func New(connect rest.Connect) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "image",
+		Short:   "List, inspect, push and remove images",
+		Long:    "List, inspect, push and remove images of the platform's registry. An image is named as\nin docker, without the registry's host: group/project:tag or group/project/name@sha256:...",
+		Example: "  slipway image ls\n  slipway image tags team/app\n  slipway image push debian.tar docker.io/library/debian:bookworm-slim",
+	}
+	c.AddCommand(listCommand(connect), tagsCommand(connect), inspectCommand(connect), removeCommand(connect), pushCommand(connect),
+		cacheCommand(connect), collectCommand(connect), policyCommand(connect))
+	return c
+}
+
+type repository struct {
+	ID        int64     `json:"id"`
+	Path      string    `json:"path"`
+	ProjectID int64     `json:"project_id"`
+	Location  string    `json:"location"`
+	TagsCount int       `json:"tags_count"`
+	Images    int       `json:"images_count"`
+	Size      int64     `json:"size"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+type tag struct {
+	Name      string    `json:"name"`
+	Location  string    `json:"location"`
+	Digest    string    `json:"digest"`
+	TotalSize int64     `json:"total_size"`
+	CreatedAt time.Time `json:"created_at"`
+	JobID     int64     `json:"job_id,omitempty"`
+}
+
+type project struct {
+	ID   int64  `json:"id"`
+	Path string `json:"path_with_namespace"`
+}
+
+func listCommand(connect rest.Connect) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "ls [PROJECT]", Short: "List the image repositories of a project, or of all", Args: cobra.MaximumNArgs(1),
+		Example: "  slipway image ls\n  slipway image ls team/app --json",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			projects := args
+			if len(args) == 0 {
+				all, err := rest.All[project](c.Context(), client, "/projects?simple=true")
+				if err != nil {
+					return err
+				}
+				for _, p := range all {
+					projects = append(projects, p.Path)
+				}
+			}
+			list := []repository{}
+			for _, p := range projects {
+				repos, err := repositories(c.Context(), client, p)
+				if err != nil {
+					return err
+				}
+				list = append(list, repos...)
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), list)
+			}
+			return table(c.OutOrStdout(), "REPOSITORY\tTAGS\tIMAGES\tSIZE\tSINCE", list, func(r repository) string {
+				return fmt.Sprintf("%s\t%d\t%d\t%s\t%s", r.Path, r.TagsCount, r.Images, bytesText(r.Size), r.CreatedAt.Format(time.DateOnly))
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func repositories(ctx context.Context, client *rest.Client, project string) ([]repository, error) {
+	return rest.All[repository](ctx, client, "/projects/"+rest.Escape(project)+"/registry/repositories")
+}
+
+// find returns the repository with the path, whatever project it belongs to:
+// the longest part of the path that is a project.
+func find(ctx context.Context, client *rest.Client, path string) (repository, error) {
+	for prefix := path; strings.Contains(prefix, "/"); prefix = prefix[:strings.LastIndexByte(prefix, '/')] {
+		repos, err := repositories(ctx, client, prefix)
+		if delivery.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return repository{}, err
+		}
+		for _, r := range repos {
+			if r.Path == strings.ToLower(path) {
+				return r, nil
+			}
+		}
+		break
+	}
+	return repository{}, delivery.Errorf(delivery.NotFound, "There is no image repository %s.", path)
+}
+
+func (r repository) url() string {
+	return fmt.Sprintf("/projects/%d/registry/repositories/%d", r.ProjectID, r.ID)
+}
+
+func tagsCommand(connect rest.Connect) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "tags REPOSITORY", Short: "List the tags of a repository", Args: cobra.ExactArgs(1), Example: "  slipway image tags team/app",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			repo, err := find(c.Context(), client, args[0])
+			if err != nil {
+				return err
+			}
+			tags, err := rest.All[tag](c.Context(), client, repo.url()+"/tags")
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), append([]tag{}, tags...))
+			}
+			return table(c.OutOrStdout(), "TAG\tDIGEST\tSIZE\tPUSHED\tJOB", tags, func(t tag) string {
+				job := ""
+				if t.JobID != 0 {
+					job = fmt.Sprint(t.JobID)
+				}
+				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", t.Name, shortDigest(t.Digest), bytesText(t.TotalSize), t.CreatedAt.Format("2006-01-02 15:04"), job)
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// splitRef reads repository[:tag|@digest].
+func splitRef(s string) (path, ref string, err error) {
+	if p, d, ok := strings.Cut(s, "@"); ok {
+		if i := strings.LastIndexByte(p, ':'); i > strings.LastIndexByte(p, '/') {
+			p = p[:i]
+		}
+		return p, d, nil
+	}
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, '/') {
+		return s[:i], s[i+1:], nil
+	}
+	return s, "", nil
+}
+
+func inspectCommand(connect rest.Connect) *cobra.Command {
+	return &cobra.Command{
+		Use: "inspect IMAGE", Short: "Show an image's digest, platform, labels and layers as JSON", Args: cobra.ExactArgs(1), Example: "  slipway image inspect team/app:v1.0.0",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			path, ref, err := splitRef(args[0])
+			if err != nil {
+				return err
+			}
+			if ref == "" {
+				ref = "latest"
+			}
+			repo, err := find(c.Context(), client, path)
+			if err != nil {
+				return err
+			}
+			var image any
+			if _, err := client.Call(c.Context(), http.MethodGet, repo.url()+"/images/"+ref, "", nil, &image); err != nil {
+				return err
+			}
+			return writeJSON(c.OutOrStdout(), image)
+		},
+	}
+}
+
+func removeCommand(connect rest.Connect) *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use: "rm IMAGE...", Short: "Remove tags, images by digest, or a whole repository", Args: cobra.MinimumNArgs(1),
+		Example: "  slipway image rm team/app:old\n  slipway image rm --all team/app/experiment",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			for _, arg := range args {
+				path, ref, err := splitRef(arg)
+				if err != nil {
+					return err
+				}
+				repo, err := find(c.Context(), client, path)
+				if err != nil {
+					return err
+				}
+				target := repo.url()
+				switch {
+				case strings.HasPrefix(ref, "sha256:"):
+					target += "/images/" + ref
+				case ref != "":
+					target += "/tags/" + ref
+				case !all:
+					return delivery.Errorf(delivery.Invalid, "%s names no tag. Name one, or remove the whole repository with --all.", arg)
+				}
+				if _, err := client.Call(c.Context(), http.MethodDelete, target, "", nil, nil); err != nil {
+					return fmt.Errorf("%s: %w", arg, err)
+				}
+				fmt.Fprintln(c.OutOrStdout(), "Removed "+arg)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "remove the repository with everything in it")
+	return c
+}
+
+func pushCommand(connect rest.Connect) *cobra.Command {
+	return &cobra.Command{
+		Use: "push SOURCE IMAGE", Short: "Push an image from a docker archive or an OCI layout", Args: cobra.ExactArgs(2),
+		Long:    "Push an image from a file of \"docker save\" or a folder in OCI layout. A name below a public\nregistry's host, such as docker.io/library/debian:12, goes into the pull-through cache and\nserves under its public name while that registry is away (for administrators).",
+		Example: "  docker save app:1 -o app.tar && slipway image push app.tar team/app:1\n  slipway image push ./layout docker.io/library/debian:12",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			var opts []name.Option
+			if client.Insecure() {
+				opts = append(opts, name.Insecure)
+			}
+			ref, err := name.ParseReference(client.Host()+"/"+args[1], opts...)
+			if err != nil {
+				return delivery.Errorf(delivery.Invalid, "%q is not an image name: %v", args[1], err)
+			}
+			push, err := source(args[0])
+			if err != nil {
+				return err
+			}
+			auth := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))
+			digest, err := push(ref, auth, remote.WithContext(c.Context()))
+			if err != nil {
+				return fmt.Errorf("push %s: %w", args[1], err)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", ref.Context().RepositoryStr(), digest)
+			return nil
+		},
+	}
+}
+
+type pusher func(ref name.Reference, opts ...remote.Option) (v1.Hash, error)
+
+// source opens what is to be pushed.
+func source(path string) (pusher, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, delivery.Errorf(delivery.Invalid, "%s cannot be read: %w", path, err)
+	}
+	if !info.IsDir() {
+		image, err := tarball.ImageFromPath(path, nil)
+		if err != nil {
+			return nil, delivery.Errorf(delivery.Invalid, "%s is not a docker archive with one image: %v", path, err)
+		}
+		return pushImage(image), nil
+	}
+	index, err := layout.ImageIndexFromPath(path)
+	if err != nil {
+		return nil, delivery.Errorf(delivery.Invalid, "%s is not an OCI layout: %v", path, err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return nil, delivery.Errorf(delivery.Invalid, "%s: the index cannot be read: %v", path, err)
+	}
+	if len(manifest.Manifests) != 1 {
+		return nil, delivery.Errorf(delivery.Invalid, "%s holds %d images; push a layout of one.", path, len(manifest.Manifests))
+	}
+	only := manifest.Manifests[0]
+	if only.MediaType.IsIndex() {
+		inner, err := index.ImageIndex(only.Digest)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return func(ref name.Reference, opts ...remote.Option) (v1.Hash, error) {
+			return only.Digest, remote.WriteIndex(ref, inner, opts...)
+		}, nil
+	}
+	image, err := index.Image(only.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return pushImage(image), nil
+}
+
+func pushImage(image v1.Image) pusher {
+	return func(ref name.Reference, opts ...remote.Option) (v1.Hash, error) {
+		digest, err := image.Digest()
+		if err != nil {
+			return digest, err
+		}
+		return digest, remote.Write(ref, image, opts...)
+	}
+}
+
+func cacheCommand(connect rest.Connect) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "cache", Short: "List the images of the pull-through cache", Args: cobra.NoArgs, Example: "  slipway image cache",
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			type cached struct {
+				Reference string     `json:"reference"`
+				Digest    string     `json:"digest"`
+				Size      int64      `json:"size"`
+				Seeded    bool       `json:"seeded"`
+				LastUsed  *time.Time `json:"last_used_at,omitempty"`
+			}
+			list := []cached{}
+			if _, err := client.Call(c.Context(), http.MethodGet, "/registry/cache", "", nil, &list); err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), list)
+			}
+			return table(c.OutOrStdout(), "IMAGE\tDIGEST\tSIZE\tLAST USED", list, func(i cached) string {
+				used := "seeded: kept"
+				if i.LastUsed != nil {
+					used = i.LastUsed.Format("2006-01-02 15:04")
+				}
+				return fmt.Sprintf("%s\t%s\t%s\t%s", i.Reference, shortDigest(i.Digest), bytesText(i.Size), used)
+			})
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func collectCommand(connect rest.Connect) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "gc", Short: "Remove now what no tag and no workload needs", Args: cobra.NoArgs,
+		Long:    "Apply the clean-up policies that are due, and remove untagged images and unreferenced blobs\nthat are old enough. The platform does the same every hour; pushes and pulls go on meanwhile.",
+		Example: "  slipway image gc",
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			var done struct {
+				Tags    int     `json:"tags"`
+				Images  int     `json:"images"`
+				Blobs   int     `json:"blobs"`
+				Bytes   int64   `json:"bytes"`
+				Seconds float64 `json:"seconds"`
+			}
+			if _, err := client.Call(c.Context(), http.MethodPost, "/registry/collect", "", nil, &done); err != nil {
+				return err
+			}
+			if asJSON {
+				return writeJSON(c.OutOrStdout(), done)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "Removed %d tags, %d images and %d blobs: %s freed in %.1f s.\n", done.Tags, done.Images, done.Blobs, bytesText(done.Bytes), done.Seconds)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func policyCommand(connect rest.Connect) *cobra.Command {
+	var keep int
+	var older, match, except, every string
+	var off bool
+	c := &cobra.Command{
+		Use: "policy PROJECT", Short: "Show or set which tags of a project go by themselves", Args: cobra.ExactArgs(1),
+		Long:    "Show or set the clean-up policy of a project. Tags that match --match, do not match --except,\nare not among the --keep newest of their repository and are older than --older-than are removed.\nThe tag \"latest\" and what the cluster uses always stay.",
+		Example: "  slipway image policy team/app\n  slipway image policy team/app --match '.*' --except 'v.+' --keep 10 --older-than 30d",
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := connect()
+			if err != nil {
+				return err
+			}
+			path := "/projects/" + rest.Escape(args[0]) + "/registry/cleanup_policy"
+			var now any
+			if c.Flags().NFlag() == 0 || onlyGlobal(c) {
+				_, err = client.Call(c.Context(), http.MethodGet, path, "", nil, &now)
+			} else {
+				in := map[string]any{"enabled": !off, "keep_n": keep, "older_than": older, "name_regex": match, "name_regex_keep": except, "cadence": every}
+				_, err = client.Call(c.Context(), http.MethodPut, path, "", in, &now)
+			}
+			if err != nil {
+				return err
+			}
+			return writeJSON(c.OutOrStdout(), now)
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&keep, "keep", 0, "newest tags to keep per repository")
+	f.StringVar(&older, "older-than", "", "age from which tags go: 7d, 30d, 1month")
+	f.StringVar(&match, "match", "", "regular expression of the tags that may go")
+	f.StringVar(&except, "except", "", "regular expression of the tags that stay")
+	f.StringVar(&every, "every", "1d", "how often it runs")
+	f.BoolVar(&off, "off", false, "switch the policy off")
+	return c
+}
+
+// onlyGlobal reports whether none of the command's own flags was given.
+func onlyGlobal(c *cobra.Command) bool {
+	for _, name := range []string{"keep", "older-than", "match", "except", "every", "off"} {
+		if c.Flags().Changed(name) {
+			return false
+		}
+	}
+	return true
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func table[T any](w io.Writer, head string, rows []T, line func(T) string) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, head)
+	for _, r := range rows {
+		fmt.Fprintln(t, line(r))
+	}
+	return t.Flush()
+}
+
+func shortDigest(d string) string {
+	_, hex, _ := strings.Cut(d, ":")
+	return hex[:min(len(hex), 12)]
+}
+
+// bytesText writes a size for people.
+func bytesText(n int64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB"}
+	value, unit := float64(n), 0
+	for value >= 1000 && unit < len(units)-1 {
+		value /= 1000
+		unit++
+	}
+	if unit == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", value, units[unit])
+}
