@@ -112,7 +112,7 @@ func serve(ctx context.Context, c *gitops.Config) error {
 		return err
 	case <-time.After(8 * time.Second):
 		log.Warn("some controllers did not stop in 8 s; leaving them")
-		return context.Cause(ctx)
+		return nil
 	}
 }
 

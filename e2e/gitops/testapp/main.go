@@ -1,17 +1,20 @@
 // Command testapp is the application that the GitOps tests deploy: it answers
-// with its version on :8000, with 500 when FAULT is set, and on the probes.
+// with its version on :8000, with 500 when built with a fault, and on the
+// probes.
 package main
 
 import (
 	"fmt"
 	"log"
 	"net/http"
-	"os"
 	"time"
 )
 
+// Set at link time, so that each build is a release of its own.
+var version, fault = "dev", ""
+
 func main() {
-	version, fault := os.Getenv("APP_VERSION"), os.Getenv("FAULT") != ""
+	fault := fault != ""
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		if fault {
 			w.WriteHeader(http.StatusInternalServerError)

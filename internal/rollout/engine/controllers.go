@@ -37,6 +37,8 @@ type controllerSet struct {
 	factories []interface{ Start(<-chan struct{}) }
 	synced    []cache.InformerSynced
 	runs      []func(context.Context) error
+	// stop ends the work queues: the controllers' Run returns only then.
+	stop func()
 }
 
 // informerSet holds the shared informers of all controllers. Its selectors are
@@ -171,6 +173,11 @@ func (e *Engine) controllers() (*controllerSet, error) {
 			func(ctx context.Context) error { return ingressController.Run(ctx, workers) },
 			func(ctx context.Context) error { notify.Run(1, ctx.Done()); return nil },
 		},
+	}
+	set.stop = func() {
+		for _, w := range []workqueue.RateLimitingInterface{q.rollouts, q.experiments, q.runs, q.services, q.ingresses} { //nolint:staticcheck
+			w.ShutDown()
+		}
 	}
 	for _, f := range []interface{ Start(<-chan struct{}) }{in.kube, in.replicaSets, in.jobs, in.configMaps, in.secrets, in.dynamic} {
 		set.factories = append(set.factories, f)

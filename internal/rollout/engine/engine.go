@@ -138,6 +138,7 @@ func (e *Engine) run(ctx context.Context) error {
 	}
 	e.reporter.Ready(Component)
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, set.stop)()
 	for _, run := range set.runs {
 		g.Go(func() error {
 			if err := run(ctx); err != nil {
