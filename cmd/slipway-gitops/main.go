@@ -79,6 +79,7 @@ func serve(ctx context.Context, c *gitops.Config) error {
 	if err := os.Chdir(c.DataDir); err != nil {
 		return err
 	}
+	// Before Argo CD runs: see rollouts.New.
 	ro, err := rollouts.New(rollouts.Options{
 		Kubeconfig: c.Kubeconfig, PrometheusURL: c.PrometheusURL, IngressClasses: c.IngressClasses,
 	}, status)

@@ -37,6 +37,8 @@ type controllerSet struct {
 	factories []interface{ Start(<-chan struct{}) }
 	synced    []cache.InformerSynced
 	runs      []func(context.Context) error
+	// istio is started only where Istio is installed.
+	istio dynamicinformer.DynamicSharedInformerFactory
 	// stop ends the work queues: the controllers' Run returns only then.
 	stop func()
 }
@@ -74,11 +76,8 @@ func (e *Engine) informers() (*informerSet, error) {
 			func(o *metav1.ListOptions) { o.LabelSelector = instance.String() }),
 		istio: dynamicinformer.NewFilteredDynamicSharedInformerFactory(e.dynamic, resync, metav1.NamespaceAll, nil),
 	}
-	mode, err := ingressutil.DetermineIngressMode("", e.discovery)
-	if err != nil {
-		return nil, err
-	}
-	if s.ingresses, err = ingressutil.NewIngressWrapper(mode, e.kube, s.kube); err != nil {
+	var err error
+	if s.ingresses, err = ingressutil.NewIngressWrapper(ingressutil.IngressModeNetworking, e.kube, s.kube); err != nil {
 		return nil, err
 	}
 	s.rollouts = tolerantinformer.NewTolerantRolloutInformer(s.dynamic)
@@ -159,6 +158,7 @@ func (e *Engine) controllers() (*controllerSet, error) {
 		RolloutWorkQueue: q.rollouts, MetricsServer: server, NGINXClasses: e.options.IngressClasses,
 	})
 	set := &controllerSet{
+		istio: in.istio,
 		synced: []cache.InformerSynced{
 			services.Informer().HasSynced, in.ingresses.HasSynced, jobs.Informer().HasSynced, pods.Informer().HasSynced,
 			in.rollouts.Informer().HasSynced, in.experiments.Informer().HasSynced, in.runs.Informer().HasSynced,
@@ -181,9 +181,6 @@ func (e *Engine) controllers() (*controllerSet, error) {
 	}
 	for _, f := range []interface{ Start(<-chan struct{}) }{in.kube, in.replicaSets, in.jobs, in.configMaps, in.secrets, in.dynamic} {
 		set.factories = append(set.factories, f)
-	}
-	if istioutil.DoesIstioExist(e.dynamic, metav1.NamespaceAll) {
-		set.factories = append(set.factories, in.istio)
 	}
 	return set, nil
 }

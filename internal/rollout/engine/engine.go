@@ -11,6 +11,9 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	smiclientset "github.com/servicemeshinterface/smi-sdk-go/pkg/gen/client/split/clientset/versioned"
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -18,13 +21,14 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	kubectlscheme "k8s.io/kubectl/pkg/scheme"
 
 	"github.com/argoproj/argo-rollouts/controller/metrics"
 	"github.com/argoproj/argo-rollouts/metricproviders/prometheus"
 	clientset "github.com/argoproj/argo-rollouts/pkg/client/clientset/versioned"
-	rolloutscheme "github.com/argoproj/argo-rollouts/pkg/client/clientset/versioned/scheme"
 	"github.com/argoproj/argo-rollouts/utils/config"
 	"github.com/argoproj/argo-rollouts/utils/defaults"
+	istioutil "github.com/argoproj/argo-rollouts/utils/istio"
 	"github.com/argoproj/argo-rollouts/utils/plugin"
 )
 
@@ -57,10 +61,13 @@ type Engine struct {
 	smi       smiclientset.Interface
 	discovery discovery.DiscoveryInterface
 	requests  *metrics.K8sRequestsCountProvider
+	set       *controllerSet
 	handler   http.Handler
 }
 
-// New makes the clients; it talks to no server.
+// New makes the clients and the controllers; it talks to no server. It must
+// return before anything in the process applies an object with kubectl's code;
+// see cleanKubectlScheme.
 func New(o Options, reporter Reporter) (*Engine, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
 	if err != nil {
@@ -72,8 +79,29 @@ func New(o Options, reporter Reporter) (*Engine, error) {
 	if err := e.clients(cfg); err != nil {
 		return nil, err
 	}
+	if e.set, err = e.controllers(); err != nil {
+		return nil, err
+	}
+	if err := cleanKubectlScheme(); err != nil {
+		return nil, err
+	}
 	reporter.Waiting(Component, "waiting for the Kubernetes API")
 	return e, nil
+}
+
+// cleanKubectlScheme takes the types of Rollouts out of kubectl's scheme, into
+// which upstream's event recorder puts them when it is linked. Argo CD applies
+// with kubectl's code, which would take them for built-in types and send
+// strategic merge patches, which the API server refuses for custom resources.
+// The recorder has its scheme by then: it is made with the controllers.
+func cleanKubectlScheme() error {
+	s := runtime.NewScheme()
+	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
+	if err := errors.Join(metav1.AddMetaToScheme(s), scheme.AddToScheme(s)); err != nil {
+		return err
+	}
+	kubectlscheme.Scheme = s
+	return nil
 }
 
 func (e *Engine) clients(cfg *rest.Config) (err error) {
@@ -116,9 +144,6 @@ func (e *Engine) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := rolloutscheme.AddToScheme(scheme.Scheme); err != nil {
-		return err
-	}
 	if _, err := config.InitializeConfig(e.kube, defaults.DefaultRolloutsConfigMapName); err != nil {
 		return err
 	}
@@ -126,12 +151,12 @@ func (e *Engine) run(ctx context.Context) error {
 		return fmt.Errorf("plugins of ConfigMap %s: %w", defaults.DefaultRolloutsConfigMapName, err)
 	}
 	defer goplugin.CleanupClients()
-	set, err := e.controllers()
-	if err != nil {
-		return err
-	}
+	set := e.set
 	for _, f := range set.factories {
 		f.Start(ctx.Done())
+	}
+	if istioutil.DoesIstioExist(e.dynamic, metav1.NamespaceAll) {
+		set.istio.Start(ctx.Done())
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), set.synced...) {
 		return errors.New("the caches of its resources did not fill")
