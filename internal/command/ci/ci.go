@@ -24,14 +24,26 @@ const (
 	exitUsage   = 2
 )
 
+// Option changes what New builds.
+type Option func(*options)
+
+type options struct{ executor Executor }
+
+// WithExecutor makes `slipway ci run` use another executor than plain processes of this host.
+func WithExecutor(e Executor) Option { return func(o *options) { o.executor = e } }
+
 // New returns the command with its subcommands. A failed subcommand returns an error with a method
 // ExitCode() int and has already written its message.
-func New() *cobra.Command {
+func New(with ...Option) *cobra.Command {
+	o := options{executor: shellExecutor}
+	for _, option := range with {
+		option(&o)
+	}
 	c := &cobra.Command{
 		Use:     "ci",
-		Short:   "Check, plan and expand a .gitlab-ci.yml",
-		Long:    "Check, plan and expand a .gitlab-ci.yml of a working copy, without a server.",
-		Example: "  slipway ci lint\n  slipway ci plan --ref main --changed app/main.py\n  slipway ci expand .gitlab-ci.yml",
+		Short:   "Check, plan, expand and run a .gitlab-ci.yml",
+		Long:    "Check, plan, expand and run the .gitlab-ci.yml of a working copy, without a server.",
+		Example: "  slipway ci lint\n  slipway ci plan --ref main --changed app/main.py\n  slipway ci run test",
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage(c, fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()))
@@ -40,7 +52,7 @@ func New() *cobra.Command {
 		},
 	}
 	c.SetFlagErrorFunc(usage)
-	c.AddCommand(lintCommand(), planCommand(), expandCommand())
+	c.AddCommand(lintCommand(), planCommand(), expandCommand(), runCommand(o.executor))
 	return c
 }
 
