@@ -9,7 +9,7 @@ import (
 
 // deliveryCommands are the commands of the stages.
 func (a *app) deliveryCommands() []*cobra.Command {
-	return []*cobra.Command{ci.New()}
+	return []*cobra.Command{ci.New(), a.demoCommand()}
 }
 
 func inside() bool { return instance.Inside() }
