@@ -16,7 +16,9 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/ingress"
+	"github.com/slipwayhq/slipway/internal/observe/metrics"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/supervise"
@@ -42,6 +44,8 @@ type platform struct {
 
 	registry *registry.Registry
 	ingress  *ingress.Ingress
+	metrics  *metrics.Metrics
+	forge    *forge.Service
 }
 
 // components builds every part of the platform. Git, web and the database come
@@ -51,12 +55,15 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 		return nil, err
 	}
 	comps := []supervise.Component{{Name: "control", Unit: supervise.Func{RunFunc: p.serveControl}}}
-	if err := p.openCore(ctx); err != nil {
-		return nil, err
+	for _, open := range []func(context.Context) error{p.openCore, p.openForge} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
 	}
 	// The listener's routes are complete before it opens: coreComponents is last.
 	for _, build := range []func(context.Context) ([]supervise.Component, error){
-		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.coreComponents,
+		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.metricsComponents,
+		p.forgeComponents, p.hookComponents, p.coreComponents,
 	} {
 		more, err := build(ctx)
 		if err != nil {

@@ -107,7 +107,7 @@ func (p *platform) serveWeb(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for web, API, git and registry: %w", err)
 	}
-	srv := &http.Server{Handler: p.mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10}
+	srv := &http.Server{Handler: p.withGit(p.mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10}
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)

@@ -69,7 +69,16 @@ func (a *app) execTool(t tool, args []string) error {
 	set("KUBECONFIG", s.dir.Kubeconfig())
 	set("CONTAINERD_ADDRESS", filepath.Join(s.dir.Run(), "containerd.sock"))
 	if t.name == "argocd" {
-		set("ARGOCD_OPTS", argocdOptions(s))
+		token, err := readSecret(filepath.Join(s.dir.Run(), "argocd.token"))
+		if err != nil {
+			return &delivery.Error{Kind: delivery.Unavailable, Message: "Argo CD has not started yet.", Next: "See: slipway status", Err: err}
+		}
+		if err := s.resolve(); err != nil {
+			return err
+		}
+		set("ARGOCD_SERVER", fmt.Sprintf("%s:%d", s.nodeIP(), s.Web.Port))
+		set("ARGOCD_AUTH_TOKEN", token)
+		set("ARGOCD_OPTS", "--plaintext --grpc-web-root-path /argocd")
 	}
 	// kubectl finds its plugins, such as `kubectl argo rollouts`, in PATH.
 	env = append(env, "PATH="+s.dir.Bin()+":"+s.binDir+":"+os.Getenv("PATH"))
@@ -101,10 +110,6 @@ func (a *app) globalFlags(args []string) []string {
 	}
 	return args
 }
-
-// argocdOptions lets the argocd command line talk to Argo CD's resources with
-// the cluster's own access, without a session.
-func argocdOptions(*settings) string { return "--core" }
 
 // linkTools makes the tools reachable by their own names.
 func (s *settings) linkTools() error {

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/store/forgedb"
+	"github.com/slipwayhq/slipway/internal/supervise"
+)
+
+// openForge makes the forge; what was interrupted by a crash is recovered
+// before anybody is served.
+func (p *platform) openForge(ctx context.Context) error {
+	f, err := forge.New(forge.Options{
+		Store: forgedb.New(p.db), Access: p.access, Root: p.dir.Path("repositories"), RunDir: p.dir.Path("run", "git"),
+		LFSRoot: p.dir.Path("lfs"), ExternalURL: p.ExternalURL, SSHHost: p.address, SSHPort: p.SSH.Port, Log: p.log,
+		MaxPushBytes: int64(p.Forge.MaxPushSize), LocalHosts: p.Forge.WebhookAllow,
+	})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, f.Close)
+	if err := f.Recover(ctx); err != nil {
+		return fmt.Errorf("recover repositories: %w", err)
+	}
+	p.forge = f
+	return nil
+}
+
+// withGit sends git's requests to the forge and all others on.
+func (p *platform) withGit(next http.Handler) http.Handler {
+	git := p.forge.GitHandler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if forge.IsGit(r) {
+			git.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (p *platform) forgeComponents(context.Context) ([]supervise.Component, error) {
+	comps := []supervise.Component{{Name: "forge", Unit: supervise.Func{RunFunc: p.forge.Run}}}
+	if p.SSH.Port != 0 {
+		comps = append(comps, supervise.Component{Name: "ssh", Unit: supervise.Func{
+			RunFunc: p.serveSSH,
+			ReadyFunc: func(ctx context.Context) error {
+				var d net.Dialer
+				c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", p.SSH.Port))
+				if err != nil {
+					return err
+				}
+				return c.Close()
+			},
+		}})
+	}
+	return comps, nil
+}
+
+func (p *platform) serveSSH(ctx context.Context) error {
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", p.SSH.Port))
+	if err != nil {
+		return fmt.Errorf("listen for git over SSH: %w", err)
+	}
+	return p.forge.ServeSSH(ctx, l, p.dir.Path("ssh_host_ed25519_key"))
+}
