@@ -43,8 +43,13 @@ func (p *platform) withGit(next http.Handler) http.Handler {
 }
 
 func (p *platform) forgeComponents(context.Context) ([]supervise.Component, error) {
-	comps := []supervise.Component{{Name: "forge", Unit: supervise.Func{RunFunc: p.forge.Run}}}
-	if p.SSH.Port != 0 {
+	var comps []supervise.Component
+	if f, ok := any(p.forge).(interface{ Run(context.Context) error }); ok {
+		comps = append(comps, supervise.Component{Name: "forge", Unit: supervise.Func{RunFunc: f.Run}})
+	}
+	if _, ok := any(p.forge).(interface {
+		ServeSSH(context.Context, net.Listener, string) error
+	}); ok && p.SSH.Port != 0 {
 		comps = append(comps, supervise.Component{Name: "ssh", Unit: supervise.Func{
 			RunFunc: p.serveSSH,
 			ReadyFunc: func(ctx context.Context) error {
@@ -65,5 +70,7 @@ func (p *platform) serveSSH(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for git over SSH: %w", err)
 	}
-	return p.forge.ServeSSH(ctx, l, p.dir.Path("ssh_host_ed25519_key"))
+	return any(p.forge).(interface {
+		ServeSSH(context.Context, net.Listener, string) error
+	}).ServeSSH(ctx, l, p.dir.Path("ssh_host_ed25519_key"))
 }
