@@ -95,6 +95,7 @@ func newRoot() *cobra.Command {
 		a.resetCommand(), a.installCommand(), a.configCommand(), versionCommand())
 	add("tools", a.toolCommands()...)
 	add("delivery", a.deliveryCommands()...)
+	add("delivery", a.imageCommands()...)
 	return root
 }
 

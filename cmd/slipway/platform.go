@@ -20,6 +20,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/ingress"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
 	"github.com/slipwayhq/slipway/internal/registry"
+	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -43,6 +44,7 @@ type platform struct {
 	mux    *http.ServeMux // the platform's listener
 
 	registry *registry.Registry
+	scanner  *scan.Service
 	ingress  *ingress.Ingress
 	metrics  *metrics.Metrics
 	forge    *forge.Service

@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/registry"
+	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/store/registrydb"
+	"github.com/slipwayhq/slipway/internal/store/scandb"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
 
@@ -21,6 +26,7 @@ func (a registryAccounts) SignIn(ctx context.Context, username, secret string) (
 	return a.access.AuthenticateBasic(ctx, username, secret, "")
 }
 
+// registryComponents makes the registry and, with it, the scanner of its images.
 func (p *platform) registryComponents(context.Context) ([]supervise.Component, error) {
 	if !p.Registry.Enabled {
 		return nil, nil
@@ -35,10 +41,14 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 		}
 		upstreams = append(upstreams, registry.Upstream{Host: host, URL: url})
 	}
-	reg, err := registry.New(registry.Config{
+	cfg := registry.Config{
 		Dir: p.dir.Path("registry"), Index: registrydb.New(p.db), Accounts: registryAccounts{p.access}, Projects: p.access,
 		Upstreams: upstreams, CacheSize: int64(p.Registry.CacheSize), Log: p.log,
-	})
+	}
+	if p.Cluster.Enabled {
+		cfg.Use = clusterUse{p.dir.Kubeconfig()}
+	}
+	reg, err := registry.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
@@ -46,5 +56,85 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 	p.closers = append(p.closers, reg.Close)
 	p.mux.Handle("/v2/", reg.Handler())
 	p.mux.Handle("/jwt/auth", reg.TokenHandler())
-	return []supervise.Component{{Name: "registry", Unit: supervise.Func{RunFunc: reg.Run}}}, nil
+	reg.Routes(p.api, p.externalHost())
+	scanner, err := p.openScanner(reg)
+	if err != nil {
+		return nil, err
+	}
+	p.scanner = scanner
+	scanner.Routes(p.api, p.imageDigest)
+	return []supervise.Component{
+		{Name: "registry", Unit: supervise.Func{RunFunc: func(ctx context.Context) error {
+			return together(ctx, reg.Run, p.consume("registry", p.forgetImages))
+		}}},
+		{Name: "scan", Unit: supervise.Func{RunFunc: func(ctx context.Context) error {
+			return together(ctx, scanner.Run, p.consume("scan", scanner.Handle))
+		}}},
+	}, nil
+}
+
+func (p *platform) openScanner(reg *registry.Registry) (*scan.Service, error) {
+	source := p.Scan.Database
+	if source == "" {
+		source = scan.DefaultSource
+	}
+	host, _, _ := strings.Cut(source, "/")
+	local := strings.TrimPrefix(p.localURL(), "http://")
+	insecure := false
+	for _, cached := range p.Registry.Mirrors {
+		if cached == host {
+			source, insecure = local+"/"+source, true
+		}
+	}
+	s, err := scan.New(scan.Config{
+		Program: filepath.Join(p.binDir, "trivy"), Dir: p.dir.Path("scan"), Store: scandb.New(p.db), Images: reg, Log: p.log, OnPush: p.Scan.OnPush,
+		MemoryLimit: p.budget("trivy"), Confine: func(pid int) error { return p.cgroups.Join("trivy", pid, p.budget("trivy")) },
+		Source: source, SourceInsecure: insecure, Registry: p.externalHost(), RegistryInsecure: !p.secure(), CacheHosts: p.Registry.Mirrors,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("scan: %w", err)
+	}
+	return s, nil
+}
+
+// imageDigest resolves a tag or digest of a project's image.
+func (p *platform) imageDigest(ctx context.Context, projectID int64, repository, ref string) (string, error) {
+	image, err := p.registry.Image(ctx, repository, ref)
+	if err == nil && image.ProjectID != projectID {
+		err = delivery.Errorf(delivery.NotFound, "Image Not Found")
+	}
+	return image.Digest, err
+}
+
+// forgetImages removes the images of a project that is gone.
+func (p *platform) forgetImages(ctx context.Context, e delivery.Event) error {
+	if e.Kind != delivery.EventProjectDeleted || e.ProjectID == 0 {
+		return nil
+	}
+	return p.registry.DeleteProject(ctx, e.ProjectID)
+}
+
+// consume returns a loop that hands the outbox's events to fn.
+func (p *platform) consume(name string, fn func(context.Context, delivery.Event) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		return p.db.Consume(ctx, name, func(err error) { p.log.Warn("event", "err", err) }, fn)
+	}
+}
+
+// together runs loops until the first ends, then stops and waits for the others.
+func together(ctx context.Context, loops ...func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, len(loops))
+	for _, loop := range loops {
+		go func() { ended <- loop(ctx) }()
+	}
+	first := <-ended
+	stop()
+	for range len(loops) - 1 {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			first = errors.Join(first, err)
+		}
+	}
+	return first
 }

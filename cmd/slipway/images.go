@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/clientcmd"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/slipwayhq/slipway/internal/command/image"
+	"github.com/slipwayhq/slipway/internal/command/rest"
+	"github.com/slipwayhq/slipway/internal/command/scan"
+	"github.com/slipwayhq/slipway/internal/instance"
+)
+
+// imageCommands are the commands of the registry and the scanner.
+func (a *app) imageCommands() []*cobra.Command {
+	return []*cobra.Command{image.New(a.connect), scan.New(a.connect)}
+}
+
+// connect acts on the running instance as its administrator; SLIPWAY_URL and
+// SLIPWAY_TOKEN name another platform and who acts there.
+func (a *app) connect() (*rest.Client, error) {
+	if address := os.Getenv("SLIPWAY_URL"); address != "" {
+		return &rest.Client{URL: strings.TrimSuffix(address, "/"), Token: os.Getenv("SLIPWAY_TOKEN"), HTTP: http.DefaultClient}, nil
+	}
+	s, err := a.load()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.resolve(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := instance.Dir(s.DataDir).Call(ctx, http.MethodGet, "/status", nil, nil); err != nil {
+		return nil, err
+	}
+	token, err := os.ReadFile(s.adminTokenFile())
+	if err != nil {
+		return nil, fmt.Errorf("the administrator's token: %w", err)
+	}
+	return &rest.Client{URL: s.ExternalURL, Token: strings.TrimSpace(string(token)), HTTP: http.DefaultClient}, nil
+}
+
+// clusterUse names the images that the cluster needs: those of all pods, and
+// those of everything that makes pods, former revisions included, so that a
+// rollback finds its image.
+type clusterUse struct{ kubeconfig string }
+
+// users are the resources that name images, with the path to the pod's
+// specification. The last is there only with Argo Rollouts.
+var users = []struct {
+	schema.GroupVersionResource
+	spec []string
+}{
+	{schema.GroupVersionResource{Version: "v1", Resource: "pods"}, []string{"spec"}},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}, []string{"spec", "template", "spec"}},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, []string{"spec", "template", "spec"}},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}, []string{"spec", "template", "spec"}},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, []string{"spec", "template", "spec"}},
+	{schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}, []string{"spec", "template", "spec"}},
+	{schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, []string{"spec", "jobTemplate", "spec", "template", "spec"}},
+	{schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "rollouts"}, []string{"spec", "template", "spec"}},
+}
+
+// InUse implements registry.Use.
+func (u clusterUse) InUse(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cfg, err := clientcmd.BuildConfigFromFlags("", u.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("access to the cluster: %w", err)
+	}
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("access to the cluster: %w", err)
+	}
+	seen := map[string]bool{}
+	for _, user := range users {
+		list, err := client.Resource(user.GroupVersionResource).List(ctx, metav1.ListOptions{})
+		if user.Group == "argoproj.io" && (apierrors.IsNotFound(err) || meta.IsNoMatchError(err)) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", user.Resource, err)
+		}
+		for _, item := range list.Items {
+			imagesOf(item, user.spec, seen)
+		}
+	}
+	images := make([]string, 0, len(seen))
+	for image := range seen {
+		images = append(images, image)
+	}
+	return images, nil
+}
+
+// imagesOf adds the images of a pod's specification and, for a pod, the
+// digests that its containers run.
+func imagesOf(item unstructured.Unstructured, spec []string, seen map[string]bool) {
+	add := func(field, key string, path ...string) {
+		list, _, err := unstructured.NestedSlice(item.Object, append(append([]string{}, path...), field)...)
+		if err != nil {
+			return // not a list: the API server would not have taken it
+		}
+		for _, entry := range list {
+			if container, ok := entry.(map[string]any); ok {
+				if image, ok := container[key].(string); ok && image != "" {
+					seen[image] = true
+				}
+			}
+		}
+	}
+	for _, field := range []string{"containers", "initContainers", "ephemeralContainers"} {
+		add(field, "image", spec...)
+	}
+	for _, field := range []string{"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"} {
+		add(field, "imageID", "status")
+	}
+}
