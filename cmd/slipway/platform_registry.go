@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
@@ -31,8 +32,9 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 	if !p.Registry.Enabled {
 		return nil, nil
 	}
-	// The engine writes a line per request to logrus' standard logger.
-	logrus.SetLevel(logrus.WarnLevel)
+	// The engine writes every request, and every client that first comes without
+	// a token, to logrus' standard logger.
+	logrus.SetLevel(logrus.ErrorLevel)
 	upstreams := []registry.Upstream{}
 	for _, host := range p.Registry.Mirrors {
 		url := "https://" + host
@@ -74,9 +76,9 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 }
 
 func (p *platform) openScanner(reg *registry.Registry) (*scan.Service, error) {
-	source := p.Scan.Database
+	source, every := p.Scan.Database, time.Duration(0)
 	if source == "" {
-		source = scan.DefaultSource
+		every = -1 // databases are imported by hand
 	}
 	host, _, _ := strings.Cut(source, "/")
 	local := strings.TrimPrefix(p.localURL(), "http://")
@@ -89,7 +91,7 @@ func (p *platform) openScanner(reg *registry.Registry) (*scan.Service, error) {
 	s, err := scan.New(scan.Config{
 		Program: filepath.Join(p.binDir, "trivy"), Dir: p.dir.Path("scan"), Store: scandb.New(p.db), Images: reg, Log: p.log, OnPush: p.Scan.OnPush,
 		MemoryLimit: p.budget("trivy"), Confine: func(pid int) error { return p.cgroups.Join("trivy", pid, p.budget("trivy")) },
-		Source: source, SourceInsecure: insecure, Registry: p.externalHost(), RegistryInsecure: !p.secure(), CacheHosts: p.Registry.Mirrors,
+		Source: source, SourceInsecure: insecure, UpdateEvery: every, Registry: p.externalHost(), RegistryInsecure: !p.secure(), CacheHosts: p.Registry.Mirrors,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("scan: %w", err)
