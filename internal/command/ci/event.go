@@ -133,6 +133,10 @@ func (e *event) facts(f *file) (gitlabci.Context, error) {
 	if e.ref != "" && e.tag != "" {
 		return facts, errors.New("--ref and --tag exclude each other")
 	}
+	ref, tag := strings.TrimPrefix(e.ref, "refs/heads/"), strings.TrimPrefix(e.tag, "refs/tags/")
+	if name, ok := strings.CutPrefix(e.ref, "refs/tags/"); ok {
+		ref, tag = "", name
+	}
 	variables, err := pairs("--var", e.variables)
 	if err != nil {
 		return facts, err
@@ -144,7 +148,7 @@ func (e *event) facts(f *file) (gitlabci.Context, error) {
 	copy := readWorkingCopy(f.folder)
 	facts.Source = e.source
 	facts.MergeRequest = e.source == "merge_request_event"
-	facts.Ref, facts.Tag = firstOf(e.tag, e.ref, copy.branch, "main"), e.tag != ""
+	facts.Ref, facts.Tag = firstOf(tag, ref, copy.branch, "main"), tag != ""
 	facts.Predefined = predefined(copy, f, facts, firstOf(e.defaultBranch, copy.defaultBranch, "main"))
 	for _, v := range variables {
 		facts.Pipeline = append(facts.Pipeline, gitlabci.Variable{Key: v[0], Value: v[1]})

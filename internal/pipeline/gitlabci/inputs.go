@@ -27,6 +27,7 @@ type inputSpec struct {
 	options     []*node
 	pattern     *regexp.Regexp
 	source      string // of pattern
+	rules       []inputRule
 	place       place
 }
 
@@ -69,7 +70,7 @@ func readHeader(d *decoder, n *node) header {
 				return
 			}
 			for _, f := range inputs.fields {
-				d.in(f.key, func() { h.inputs = append(h.inputs, readInput(d, f, "")) })
+				d.in(f.key, func() { h.inputs = append(h.inputs, readInput(d, f, true)) })
 			}
 		})
 	})
@@ -78,7 +79,7 @@ func readHeader(d *decoder, n *node) header {
 
 var componentFacts = []string{"name", "sha", "version", "reference"}
 
-func readInput(d *decoder, f field, extra string) inputSpec {
+func readInput(d *decoder, f field, inHeader bool) inputSpec {
 	in := inputSpec{name: f.key, kind: "string", place: f.place}
 	if !inputName.MatchString(f.key) {
 		d.errorf(&node{place: f.place}, "is not a valid input name; use letters, digits, - and _")
@@ -88,8 +89,8 @@ func readInput(d *decoder, f field, extra string) inputSpec {
 		return in
 	}
 	keys := []string{"type", "description", "options", "regex", "default"}
-	if extra != "" {
-		keys = append(keys, extra)
+	if inHeader {
+		keys = append(keys, "rules")
 	}
 	if !d.mapping(n, keys...) {
 		return in
@@ -105,6 +106,12 @@ func readInput(d *decoder, f field, extra string) inputSpec {
 		})
 	}
 	in.readLimits(d, n)
+	if v := n.get("rules"); v != nil {
+		d.in("rules", func() { in.rules = readInputRules(d, v, in.kind) })
+		if n.get("default") != nil || n.get("options") != nil {
+			d.errorf(v, "has rules, so default and options belong into them")
+		}
+	}
 	if v := n.get("default"); v != nil {
 		in.value = v
 		if v.kind == nullKind {
@@ -209,7 +216,7 @@ func (h *header) bind(d *decoder, values *node, given place, file string, typed 
 	out := make(map[string]*node, len(h.inputs))
 	names := make([]string, len(h.inputs))
 	for i := range h.inputs {
-		in := &h.inputs[i]
+		in := h.inputs[i].choose(h, out, values)
 		names[i] = in.name
 		v := values.get(in.name)
 		if v == nil {

@@ -232,7 +232,7 @@ func readJobInputs(d *decoder, n *node) {
 	}
 	for _, f := range n.fields {
 		d.in(f.key, func() {
-			if in := readInput(d, f, ""); in.value == nil && f.value.kind == mapKind {
+			if in := readInput(d, f, false); in.value == nil && f.value.kind == mapKind {
 				d.errorf(f.value, "needs a default")
 			} else if f.value.kind != mapKind {
 				d.errorf(f.value, "must be a mapping with default, not %s", f.value.describe())
