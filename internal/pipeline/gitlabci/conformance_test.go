@@ -162,7 +162,7 @@ func schemaCases(t *testing.T, kind string) []schemaCase {
 			} else if err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
-			if out, err = appendCases(out, name, doc.Content[0]); err != nil {
+			if out, err = appendCases(out, name, withoutAliases(doc.Content[0])); err != nil {
 				return err
 			}
 		}
@@ -177,6 +177,19 @@ func schemaCases(t *testing.T, kind string) []schemaCase {
 		t.Fatalf("no cases in %s", root)
 	}
 	return out
+}
+
+// withoutAliases copies a tree with aliases filled in, since a case may use another case's anchor.
+func withoutAliases(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return withoutAliases(n.Alias)
+	}
+	out := *n
+	out.Anchor, out.Content = "", nil
+	for _, c := range n.Content {
+		out.Content = append(out.Content, withoutAliases(c))
+	}
+	return &out
 }
 
 func appendCases(out []schemaCase, name string, top *yaml.Node) ([]schemaCase, error) {
