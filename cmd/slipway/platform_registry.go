@@ -32,9 +32,9 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 	if !p.Registry.Enabled {
 		return nil, nil
 	}
-	// The engine writes every request, and every client that first comes without
-	// a token, to logrus' standard logger.
-	logrus.SetLevel(logrus.ErrorLevel)
+	// The engine logs to logrus' standard logger.
+	logrus.SetLevel(logrus.WarnLevel)
+	logrus.SetFormatter(registry.EngineLog{Formatter: &logrus.TextFormatter{DisableColors: true, FullTimestamp: true}})
 	upstreams := []registry.Upstream{}
 	for _, host := range p.Registry.Mirrors {
 		url := "https://" + host
