@@ -30,6 +30,7 @@ func (s *Server) funcs() template.FuncMap {
 		"title":      func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
 		"atLeast":    func(have delivery.Role, want string) bool { return have >= roleNamed(want) },
 		"dict":       dict,
+		"inc":        func(i int) int { return i + 1 },
 		"initial": func(s string) string {
 			for _, r := range s {
 				return strings.ToUpper(string(r))

@@ -12,6 +12,10 @@ func (s *Server) routes() {
 	s.handle("POST /users/sign_in", s.signIn)
 	s.handle("POST /users/sign_out", s.signOut)
 	s.handle("GET /-/status", s.statusPage)
+	if s.Forge != nil {
+		s.dashboardRoutes()
+		s.codeRoutes()
+	}
 	s.handle("/", func(http.ResponseWriter, *Request) error { return notFound() })
 	s.project.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), func(http.ResponseWriter, *Request) error { return notFound() })
@@ -39,6 +43,3 @@ func (s *Server) statusPage(w http.ResponseWriter, r *Request) error {
 	}
 	return s.render(w, r, http.StatusOK, "status", Page{Title: "Status", Data: report})
 }
-
-// namespacePage shows a group or a user, whose path has no /-/ part.
-func (s *Server) namespacePage(http.ResponseWriter, *Request, string) error { return notFound() }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/forge"
 )
 
 //go:embed all:templates all:static
@@ -35,6 +36,7 @@ var assets embed.FS
 // Deps are what the pages are made of. A nil part hides its pages.
 type Deps struct {
 	Access *access.Service
+	Forge  *forge.Service
 	// Title names the instance; ExternalURL is its base URL without a slash at
 	// the end.
 	Title       string
