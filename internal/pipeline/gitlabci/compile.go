@@ -185,7 +185,7 @@ func (c *Config) readDefaults(d *decoder, n *node) inheritable {
 	legacy := readInheritable(d, legacyNode(n))
 	for _, key := range legacyDefaults {
 		if n.has(key) && def.has(key) {
-			d.errorf(n.get(key), "%s is set at the top of the file and in default; use default only", key)
+			d.clash(n.get(key), "%s is set at the top of the file and in default; use default only", key)
 		}
 	}
 	pick := func(key string) bool { return n.has(key) }

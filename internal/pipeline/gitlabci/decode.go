@@ -45,6 +45,13 @@ const maxDiagnostics = 1000
 
 func (d *decoder) errorf(n *node, format string, args ...any) { d.report(n, false, format, args...) }
 
+// clash reports keywords that are right by themselves but not with each other.
+func (d *decoder) clash(n *node, format string, args ...any) {
+	d.kind = referenceFinding
+	d.errorf(n, format, args...)
+	d.kind = keywordFinding
+}
+
 func (d *decoder) warnf(n *node, format string, args ...any) { d.report(n, true, format, args...) }
 
 // missing reports a mistake between keywords.
@@ -52,9 +59,7 @@ func (d *decoder) missing(n *node, format string, args ...any) {
 	if d.incomplete {
 		return
 	}
-	d.kind = referenceFinding
-	d.errorf(n, format, args...)
-	d.kind = keywordFinding
+	d.clash(n, format, args...)
 }
 
 func (d *decoder) report(n *node, warning bool, format string, args ...any) {

@@ -147,7 +147,7 @@ func readJob(d *decoder, f *field, defaults *inheritable) *jobDef {
 	}
 	j.readFlow(d)
 	if trigger && t.Trigger != nil && n.has("parallel") && j.parallel != nil && j.parallel.rows == nil {
-		d.at(n.get("parallel"), "parallel", "must be a matrix in a job with trigger")
+		d.in("parallel", func() { d.clash(n.get("parallel"), "must be a matrix in a job with trigger") })
 	}
 	return j
 }
@@ -188,7 +188,7 @@ func (j *jobDef) readWork(d *decoder, all *inheritable) {
 	d.optional(n, "script", func(v *node) { t.Script = readMainScript(d, v) })
 	d.optional(n, "run", func(v *node) {
 		if n.has("script") {
-			d.errorf(v, "cannot be used together with script")
+			d.clash(v, "cannot be used together with script")
 		}
 		if v.kind != listKind {
 			d.errorf(v, "must be a list of steps, not %s", v.describe())
@@ -261,7 +261,7 @@ func (j *jobDef) readFlow(d *decoder) {
 		}
 		d.optional(n, "start_in", func(v *node) {
 			if t.StartIn = d.startIn(v); t.When != "delayed" {
-				d.errorf(v, "goes with when: delayed only")
+				d.clash(v, "goes with when: delayed only")
 			}
 		})
 	}
@@ -269,7 +269,7 @@ func (j *jobDef) readFlow(d *decoder) {
 	if j.hasRules {
 		for _, key := range []string{"only", "except", "start_in"} {
 			if n.has(key) {
-				d.at(n.get(key), key, "cannot be used together with rules")
+				d.in(key, func() { d.clash(n.get(key), "cannot be used together with rules") })
 			}
 		}
 	}

@@ -105,9 +105,9 @@ func readVariable(d *decoder, key string, n *node, set variableSet) (Variable, *
 		}
 		d.unique(c, field.Options)
 		if n.get("value") == nil {
-			d.errorf(c, "needs a value, one of the options")
+			d.clash(c, "needs a value, one of the options")
 		} else if len(field.Options) > 0 && !contains(field.Options, v.Value) {
-			d.errorf(n.get("value"), "has the value %q, which is not one of its options %s", v.Value, strings.Join(field.Options, ", "))
+			d.clash(n.get("value"), "has the value %q, which is not one of its options %s", v.Value, strings.Join(field.Options, ", "))
 		}
 	})
 	field.Value = v.Value

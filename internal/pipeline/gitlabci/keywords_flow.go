@@ -37,7 +37,7 @@ func readNeeds(d *decoder, n *node, inRule bool) *needs {
 	seen := map[string]bool{}
 	for _, j := range out.jobs {
 		if j.matrix == nil && seen[j.Job] {
-			d.errorf(&node{place: j.place}, "names %s twice", j.Job)
+			d.clash(&node{place: j.place}, "names %s twice", j.Job)
 		}
 		seen[j.Job] = true
 	}

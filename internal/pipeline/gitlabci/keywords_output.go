@@ -37,11 +37,11 @@ func readArtifacts(d *decoder, n *node) *Artifacts {
 			d.errorf(v, "must be at most 100 letters, digits, -, _, . and spaces")
 		}
 		if !n.has("paths") {
-			d.errorf(v, "needs paths")
+			d.clash(v, "needs paths")
 		}
 		for _, p := range a.Paths {
 			if strings.Contains(p, "*") {
-				d.errorf(v, "cannot be used with the wildcard path %s", p)
+				d.clash(v, "cannot be used with the wildcard path %s", p)
 			}
 		}
 	})
@@ -277,7 +277,7 @@ func readPages(d *decoder, job *node, name string) *Pages {
 	d.optional(job, "publish", func(v *node) {
 		s := d.filled(v)
 		if p == nil {
-			d.errorf(v, "belongs into a job with pages")
+			d.clash(v, "belongs into a job with pages")
 		} else if !n.has("publish") {
 			p.Publish = s
 		}

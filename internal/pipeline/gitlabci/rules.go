@@ -106,7 +106,7 @@ func readRule(d *decoder, n *node, set ruleSet) rule {
 	d.optional(n, "variables", func(v *node) { r.variables, _ = readVariables(d, v, ruleVariables) })
 	d.optional(n, "start_in", func(v *node) {
 		if r.startIn = d.startIn(v); r.when != "delayed" && r.when != "" {
-			d.errorf(v, "goes with when: delayed only")
+			d.clash(v, "goes with when: delayed only")
 		}
 	})
 	if r.when == "delayed" && !n.has("start_in") {
