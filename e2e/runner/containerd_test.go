@@ -23,6 +23,9 @@ import (
 	"github.com/slipwayhq/slipway/internal/runner/runnertest"
 )
 
+// deadline bounds one job.
+const deadline = 3 * time.Minute
+
 const baseImage = "docker.io/library/debian:bookworm-slim"
 
 // host is one containerd with its own data folder, shared by the tests of the

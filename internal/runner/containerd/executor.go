@@ -245,3 +245,6 @@ func (e *Executor) Prepare(ctx context.Context, r runner.EnvironmentRequest) (_ 
 	env.prelaunch()
 	return env, nil
 }
+
+// DNS are the resolvers of jobs.
+func (e *Executor) DNS() []string { return e.dns }

@@ -37,14 +37,21 @@ type Bench struct {
 	deadline time.Duration
 }
 
-// Start runs a runner until the test ends.
-func Start(t testing.TB, setup Setup, change func(*runner.Config)) *Bench {
+// NewBench makes a coordinator and a repository without a runner.
+func NewBench(t testing.TB, setup Setup) *Bench {
 	t.Helper()
 	b := &Bench{Coordinator: NewCoordinator(), t: t, setup: setup, dir: t.TempDir(), deadline: setup.Deadline}
 	if b.deadline == 0 {
 		b.deadline = 30 * time.Second
 	}
 	b.makeRepository()
+	return b
+}
+
+// Start runs a runner until the test ends.
+func Start(t testing.TB, setup Setup, change func(*runner.Config)) *Bench {
+	t.Helper()
+	b := NewBench(t, setup)
 	config := runner.Config{
 		Dir: filepath.Join(b.dir, "runner"), BuildsDir: setup.BuildsDir, Name: "test",
 		Session: delivery.RunnerSession{SystemID: "s_test"}, Repositories: b, TraceInterval: 5 * time.Millisecond,

@@ -1,0 +1,203 @@
+package build
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// runContainer is docker run: a container beside the job, in its network and
+// within its limits. It always goes away with its end.
+func runContainer(ctx context.Context, c *command) error {
+	f := c.flags
+	f.SetInterspersed(false)
+	env := f.StringArrayP("env", "e", nil, "")
+	envFiles := f.StringArray("env-file", nil, "")
+	volumes := f.StringArrayP("volume", "v", nil, "")
+	mounts := f.StringArray("mount", nil, "")
+	entrypoint := f.String("entrypoint", "", "")
+	workdir := f.StringP("workdir", "w", "", "")
+	user := f.StringP("user", "u", "", "")
+	interactive := f.BoolP("interactive", "i", false, "")
+	detach := f.BoolP("detach", "d", false, "")
+	privileged := f.Bool("privileged", false, "")
+	network := f.String("network", "", "")
+	for _, name := range []string{"rm", "init", "read-only"} {
+		f.Bool(name, false, "")
+	}
+	f.BoolP("tty", "t", false, "")
+	for _, name := range []string{"name", "pull", "platform", "memory", "cpus", "hostname", "log-driver", "restart", "shm-size"} {
+		f.String(name, "", "")
+	}
+	for _, name := range []string{"label", "add-host", "ulimit", "tmpfs", "cap-drop", "security-opt"} {
+		f.StringArray(name, nil, "")
+	}
+	if err := f.Parse(c.Args); err != nil {
+		return err
+	}
+	switch {
+	case f.NArg() == 0:
+		return errors.New("docker run needs at least 1 argument: docker run [OPTIONS] IMAGE [COMMAND] [ARG...]")
+	case *detach:
+		return errors.New("docker run --detach is not offered in jobs: declare the container as a service of the job")
+	case *privileged:
+		return errors.New("docker run --privileged is not granted to jobs")
+	case *network == "host":
+		return errors.New("docker run --network host is not granted to jobs")
+	}
+	request := RunRequest{Image: f.Arg(0), Args: f.Args()[1:], User: *user, Workdir: *workdir, Stdout: c.Stdout(), Stderr: c.Stderr()}
+	if f.Changed("entrypoint") {
+		request.Entrypoint = []string{*entrypoint}
+	}
+	if *interactive {
+		request.Stdin = c.Stdin()
+	}
+	var err error
+	if request.Env, err = c.environment(ctx, *env, *envFiles); err != nil {
+		return err
+	}
+	if request.Volumes, err = c.volumes(*volumes, *mounts); err != nil {
+		return err
+	}
+	if image, err := c.find(request.Image); err == nil {
+		if err := c.share(ctx, image); err != nil {
+			return err
+		}
+		request.Image, request.Local = c.internalName(image.name), true
+	}
+	code, err := c.scope.Run(ctx, request)
+	if err == nil && code != 0 {
+		err = exitError{code}
+	}
+	return err
+}
+
+// environment reads -e and --env-file.
+func (c *command) environment(ctx context.Context, pairs, files []string) ([]string, error) {
+	var env []string
+	add := func(pair string) {
+		if strings.Contains(pair, "=") {
+			env = append(env, pair)
+		} else if value, set := c.Env[pair]; set {
+			env = append(env, pair+"="+value)
+		}
+	}
+	for _, file := range files {
+		var raw bytes.Buffer
+		if err := c.CopyFile(ctx, &limited{w: &raw, left: maxDockerfile}, c.path(file)); err != nil {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+		for lines := bufio.NewScanner(&raw); lines.Scan(); {
+			if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "#") {
+				add(line)
+			}
+		}
+	}
+	for _, pair := range pairs {
+		add(pair)
+	}
+	return env, nil
+}
+
+// volumes reads -v and --mount type=bind.
+func (c *command) volumes(short, long []string) ([]Volume, error) {
+	var list []Volume
+	for _, text := range short {
+		parts := strings.Split(text, ":")
+		if len(parts) < 2 || !strings.HasPrefix(parts[0], "/") && !strings.HasPrefix(parts[0], ".") {
+			return nil, fmt.Errorf("volume %q is not offered: only folders below %s can be mounted, as -v SOURCE:TARGET[:ro]", text, c.scope.BuildsPath)
+		}
+		list = append(list, Volume{Source: c.path(parts[0]), Target: parts[1], ReadOnly: len(parts) > 2 && strings.Contains(parts[2], "ro")})
+	}
+	for _, text := range long {
+		given, err := fields(text)
+		if err != nil {
+			return nil, err
+		}
+		if given["type"] != "bind" {
+			return nil, fmt.Errorf("mount type %q is not offered: use type=bind", given["type"])
+		}
+		first := func(names ...string) string {
+			for _, name := range names {
+				if given[name] != "" {
+					return given[name]
+				}
+			}
+			return ""
+		}
+		_, readOnly := given["readonly"]
+		list = append(list, Volume{Source: c.path(first("source", "src")), Target: first("target", "destination", "dst"), ReadOnly: readOnly || given["ro"] == "true"})
+	}
+	return list, nil
+}
+
+// share makes an image of the job known in the jobs' namespace of containerd,
+// where its containers run. No bytes are copied: containerd keeps one store.
+func (c *command) share(ctx context.Context, image *jobImage) error {
+	store := c.engine.containerd.ContentStore()
+	jobs := c.engine.inJobs(ctx)
+	jobs, done, err := c.engine.containerd.WithLease(jobs)
+	if err != nil {
+		return fmt.Errorf("lease image: %w", err)
+	}
+	defer func() { _ = done(context.WithoutCancel(ctx)) }() // the lease expires by itself
+	handler := images.HandlerFunc(func(_ context.Context, descriptor ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := images.Children(ctx, store, descriptor)
+		if err != nil {
+			return nil, err
+		}
+		reader, err := store.ReaderAt(ctx, descriptor)
+		if err != nil {
+			return nil, err
+		}
+		defer reader.Close()
+		labels := map[string]string{}
+		for i, child := range children {
+			for _, key := range images.ChildGCLabels(child) {
+				if strings.HasSuffix(key, ".") {
+					key = fmt.Sprintf("%s%d", key, i)
+				}
+				labels[key] = child.Digest.String()
+			}
+		}
+		err = content.WriteBlob(jobs, store, "share-"+descriptor.Digest.String(), content.NewReader(reader), descriptor, content.WithLabels(labels))
+		if err != nil && !errdefs.IsAlreadyExists(err) {
+			return nil, err
+		}
+		if errdefs.IsAlreadyExists(err) && len(labels) > 0 {
+			_, err = store.Update(jobs, content.Info{Digest: descriptor.Digest, Labels: labels}, labelFields(labels)...)
+			if err != nil {
+				return nil, err
+			}
+		}
+		return children, nil
+	})
+	if err := images.Walk(ctx, images.FilterPlatforms(handler, platforms.Default()), image.target); err != nil {
+		return fmt.Errorf("share image: %w", err)
+	}
+	record := images.Image{Name: c.internalName(image.name), Target: image.target}
+	if _, err := c.engine.containerd.ImageService().Create(jobs, record); errdefs.IsAlreadyExists(err) {
+		_, err = c.engine.containerd.ImageService().Update(jobs, record)
+		return err
+	} else if err != nil {
+		return fmt.Errorf("share image: %w", err)
+	}
+	return nil
+}
+
+func labelFields(labels map[string]string) []string {
+	fields := make([]string, 0, len(labels))
+	for name := range labels {
+		fields = append(fields, "labels."+name)
+	}
+	return fields
+}

@@ -1,0 +1,198 @@
+// Package jobs puts the built-in runner together: the runner, its containerd
+// executor and the image builds of its jobs.
+//
+// It owns their start, recovery and stop as one service and the translation
+// between their types. It receives one Config and emits nothing of its own.
+// Like a main package it is wiring: no stage may import it.
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/build"
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/runner"
+	"github.com/slipwayhq/slipway/internal/runner/containerd"
+)
+
+// Config configures the service. DataDir, BinDir, Instance, Socket, the subnets,
+// Coordinator and Session are required; sizes are bytes.
+type Config struct {
+	Instance string // at most 11 characters: names interfaces, tables and cgroups
+	DataDir  string // the instance's data directory
+	BinDir   string // holds buildkitd, docker and the runc shim
+	Socket   string // containerd's
+
+	Name     string // shown in traces (default "Slipway built-in runner")
+	Version  string // shown in traces
+	Hostname string
+
+	JobSubnet   netip.Prefix   // default 10.44.0.0/20: one /28 for each job at a time
+	BuildSubnet netip.Prefix   // default 10.45.0.0/24: build steps
+	Blocked     []netip.Prefix // what no job may reach: pod and service ranges
+	HostPorts   []uint16       // TCP ports of this host that jobs may reach: the platform's
+	DNS         []string       // default: the host's
+	CNIBinDir   string         // default /usr/lib/cni
+
+	DefaultImage  string // of jobs that name none (default debian:bookworm-slim)
+	Registry      string // host[:port] of the platform's registry in image names
+	RegistryHTTP  bool   // the registry is reached without TLS
+	RegistryCA    string // CA file of the registry; may be empty
+	RegistryHosts string // certs.d, as containerd's own
+	// Mirrors lists pull-through caches by registry host: "docker.io" ->
+	// "192.0.2.2:8080/docker.io".
+	Mirrors    map[string]string
+	PullPolicy []string // default always
+
+	Concurrent   int   // jobs at a time (default 4)
+	MemoryBudget int64 // of all jobs together; 0: unlimited
+	Limits       runner.Limits
+	MaxLimits    runner.Limits
+	Privileged   bool
+	CacheBudget  int64 // of job caches (default 5 GB)
+	BuildBudget  int64 // of the build cache (default 10 GB)
+	BuildIdle    time.Duration
+	// PlaceBuildkit puts buildkitd's process into its cgroup; may be nil.
+	PlaceBuildkit func(pid int) error
+
+	Session      delivery.RunnerSession
+	Coordinator  runner.Coordinator
+	Repositories runner.Repositories
+	Scanner      build.Scanner // runs trivy; nil: not offered
+	Logger       *slog.Logger
+}
+
+func (c *Config) setDefaults() {
+	if !c.JobSubnet.IsValid() {
+		c.JobSubnet = netip.MustParsePrefix("10.44.0.0/20")
+	}
+	if !c.BuildSubnet.IsValid() {
+		c.BuildSubnet = netip.MustParsePrefix("10.45.0.0/24")
+	}
+	if c.Name == "" {
+		c.Name = "Slipway built-in runner"
+	}
+	if c.CacheBudget == 0 {
+		c.CacheBudget = 5e9
+	}
+	if c.Limits.PIDs == 0 {
+		c.Limits.PIDs = 4096
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Service is the built-in runner.
+type Service struct {
+	runner   *runner.Runner
+	executor *containerd.Executor
+	engine   *build.Engine
+	network  *containerd.Reserved
+}
+
+// New checks the configuration and connects to containerd, which must serve.
+func New(c Config) (*Service, error) {
+	c.setDefaults()
+	dir := filepath.Join(c.DataDir, "runner")
+	var engine *build.Engine
+	executor, err := containerd.New(containerd.Config{
+		Socket: c.Socket, Dir: filepath.Join(dir, "containers"), DefaultImage: c.DefaultImage,
+		Registry: c.Registry, RegistryHosts: c.RegistryHosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
+		Network: containerd.NetworkConfig{Instance: c.Instance, Subnet: c.JobSubnet, Blocked: append([]netip.Prefix{c.BuildSubnet}, c.Blocked...),
+			HostPorts: c.HostPorts, DNS: c.DNS},
+		ServiceLimits: c.Limits,
+		Endpoint:      &endpoints{engine: func() *build.Engine { return engine }},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("job executor: %w", err)
+	}
+	network := executor.Reserve()
+	registries := map[string]build.Registry{}
+	for host, mirror := range c.Mirrors {
+		registries[host] = build.Registry{Mirrors: []string{mirror}}
+	}
+	if c.Registry != "" {
+		registries[c.Registry] = build.Registry{PlainHTTP: c.RegistryHTTP, CAFile: c.RegistryCA}
+	}
+	engine, err = build.New(build.Config{
+		Daemon: build.DaemonConfig{
+			Program: filepath.Join(c.BinDir, "buildkitd"), Dir: filepath.Join(dir, "buildkit"), ContainerdSocket: c.Socket, Instance: c.Instance,
+			CNIBinDir: c.CNIBinDir, Subnet: c.BuildSubnet, DNS: executor.DNS(), RuntimePath: filepath.Join(c.BinDir, "containerd-shim-runc-v2"),
+			Registries: registries, CacheBudget: c.BuildBudget, IdleTimeout: c.BuildIdle, InNetwork: network.InNetwork, Place: c.PlaceBuildkit, Logger: c.Logger,
+		},
+		Dir: filepath.Join(dir, "endpoints"), RegistryHosts: c.RegistryHosts, Scanner: c.Scanner,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("image builds: %w", err), executor.Close(context.Background()))
+	}
+	docker := filepath.Join(c.BinDir, "docker")
+	r, err := runner.New(runner.Config{
+		Dir: dir, BuildsDir: containerd.BuildsDir, Session: c.Session, Name: c.Name, Version: c.Version, Hostname: c.Hostname, Repositories: c.Repositories,
+		Concurrent: c.Concurrent, MemoryBudget: c.MemoryBudget, Limits: c.Limits, MaxLimits: c.MaxLimits, Privileged: c.Privileged, CacheBudget: c.CacheBudget,
+		Tools:  []runner.ToolMount{{Source: docker, Target: "/usr/local/bin/docker"}, {Source: docker, Target: "/usr/local/bin/trivy"}},
+		Logger: c.Logger,
+	}, c.Coordinator, &recovering{Executor: executor, engine: engine})
+	if err != nil {
+		return nil, errors.Join(err, engine.Close(), executor.Close(context.Background()))
+	}
+	return &Service{runner: r, executor: executor, engine: engine, network: network}, nil
+}
+
+// Run takes and executes jobs until ctx ends; then it ends the jobs in hand,
+// stops buildkitd and removes the networks. It is called once.
+func (s *Service) Run(ctx context.Context) error {
+	err := s.runner.Run(ctx)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	return errors.Join(err, s.engine.Close(), s.network.Close(), s.executor.Close(closing))
+}
+
+// Ready is closed when jobs of an earlier run are reported and the runner asks
+// for new ones.
+func (s *Service) Ready() <-chan struct{} { return s.runner.Ready() }
+
+// recovering recovers executor and image builds together.
+type recovering struct {
+	*containerd.Executor
+	engine *build.Engine
+}
+
+// Recover implements runner.Executor.
+func (r *recovering) Recover(ctx context.Context) error {
+	if err := r.Executor.Recover(ctx); err != nil {
+		return err
+	}
+	return r.engine.Recover(ctx)
+}
+
+// endpoints opens the endpoints of jobs.
+type endpoints struct{ engine func() *build.Engine }
+
+// Open implements containerd.EndpointProvider.
+func (e *endpoints) Open(ctx context.Context, scope containerd.EndpointScope) (string, func(context.Context) error, error) {
+	r := scope.Request
+	credentials := make([]build.Credential, 0, len(r.Credentials))
+	for _, one := range r.Credentials {
+		credentials = append(credentials, build.Credential{Host: one.Host, Username: one.Username, Password: one.Password})
+	}
+	return e.engine().Open(ctx, build.Scope{
+		JobID: r.JobID, ProjectID: r.ProjectID, BuildsPath: containerd.BuildsDir, BuildsDir: r.BuildsDir, Credentials: credentials,
+		Run: func(ctx context.Context, b build.RunRequest) (int, error) {
+			volumes := make([]containerd.Volume, 0, len(b.Volumes))
+			for _, one := range b.Volumes {
+				volumes = append(volumes, containerd.Volume{Source: one.Source, Target: one.Target, ReadOnly: one.ReadOnly})
+			}
+			return scope.Run(ctx, containerd.RunRequest{
+				Image: b.Image, Local: b.Local, Entrypoint: b.Entrypoint, Args: b.Args, Env: b.Env, User: b.User, Workdir: b.Workdir, Volumes: volumes,
+				Stdin: b.Stdin, Stdout: b.Stdout, Stderr: b.Stderr,
+			})
+		},
+	})
+}
