@@ -23,6 +23,9 @@ func (s *Service) CreateGroup(ctx context.Context, who delivery.Identity, n NewG
 	if who.User == nil {
 		return delivery.Group{}, errWrongCredentials
 	}
+	if who.User.Bot || who.Kind == delivery.JobToken {
+		return delivery.Group{}, delivery.Errorf(delivery.Forbidden, "403 Forbidden")
+	}
 	if n.Name == "" {
 		n.Name = n.Path
 	}
@@ -178,6 +181,9 @@ func (s *Service) Groups(ctx context.Context, f GroupFilter, limit, offset int) 
 func (s *Service) NamespaceForProjects(ctx context.Context, who delivery.Identity, id int64, path string) (delivery.Namespace, delivery.Visibility, error) {
 	if who.User == nil && who.Kind != delivery.SystemActor {
 		return delivery.Namespace{}, "", errWrongCredentials
+	}
+	if who.Kind == delivery.JobToken || who.User != nil && who.User.Bot {
+		return delivery.Namespace{}, "", delivery.Errorf(delivery.Forbidden, "403 Forbidden")
 	}
 	var ns delivery.Namespace
 	var owner int64

@@ -18,6 +18,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/api"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/forge/rest"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
@@ -31,6 +32,7 @@ type world struct {
 	access *access.Service
 	forge  *forge.Service
 	server *httptest.Server
+	router *api.Router
 	jobs   *fakeJobs
 	root   delivery.Identity
 	people map[string]delivery.Identity
@@ -97,6 +99,9 @@ func (w *world) open(change ...func(*forge.Options)) {
 		w.t.Fatal(err)
 	}
 	router := api.NewRouter(w.access, w.access, log)
+	rest.Register(router, w.forge, w.access, "test")
+	w.access.RegisterAPI(router, w.server.URL)
+	w.router = router
 	git := w.forge.GitHandler()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		switch {

@@ -42,6 +42,7 @@ type ProjectFilter struct {
 	OrderBy    string // id, name, path, created_at, updated_at, last_activity_at, similarity
 	Ascending  bool
 	IDAfter    int64
+	Readable   bool // only where the viewer may read the code (CanRead)
 }
 
 type projectStore interface {
@@ -288,6 +289,7 @@ type hookStore interface {
 	UpdateHook(ctx context.Context, h Hook) error
 	DeleteHook(ctx context.Context, projectID, id int64) error
 	HookByID(ctx context.Context, projectID, id int64) (Hook, error)
+	HookOfDelivery(ctx context.Context, hookID int64) (Hook, error)
 	// Hooks lists a project's hooks by id; system adds those of the platform.
 	Hooks(ctx context.Context, projectID int64, system bool) ([]Hook, error)
 	// Enqueue stores deliveries to be done now.

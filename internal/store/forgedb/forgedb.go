@@ -258,6 +258,13 @@ func visible(f forge.ProjectFilter) (string, []any) {
 	default:
 		add(`p.visibility IN ('public', 'internal') OR `+asMember, f.Viewer, delivery.Guest, now, delivery.Guest)
 	}
+	if f.Readable && !f.All {
+		if f.Only != 0 {
+			add(`p.visibility <> 'private' OR p.id = ?`, f.Only)
+		} else {
+			add(`p.visibility <> 'private' OR `+asMember, f.Viewer, delivery.Reporter, now, delivery.Reporter)
+		}
+	}
 	if f.Member || f.MinRole > 0 {
 		role := max(f.MinRole, delivery.Guest)
 		add(asMember, f.Viewer, role, now, role)

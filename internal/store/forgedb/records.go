@@ -182,6 +182,11 @@ func (s *Store) HookByID(ctx context.Context, projectID, id int64) (forge.Hook, 
 	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ? AND COALESCE(project_id, 0) = ?`, []any{id, projectID}, scanHook)
 }
 
+// HookOfDelivery implements forge.Store.
+func (s *Store) HookOfDelivery(ctx context.Context, hookID int64) (forge.Hook, error) {
+	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ?`, []any{hookID}, scanHook)
+}
+
 // Hooks implements forge.Store.
 func (s *Store) Hooks(ctx context.Context, projectID int64, system bool) ([]forge.Hook, error) {
 	out, _, err := list(ctx, s.db, query{columns: hookColumns, from: `FROM hooks WHERE COALESCE(project_id, 0) = ? AND (system = 0 OR ?)`, order: "id", args: []any{projectID, system}}, 0, 0, scanHook)

@@ -1,0 +1,502 @@
+package access
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+func (h *rest) tokens(rt *api.Router) {
+	maintainer := api.Need{Role: delivery.Maintainer}
+	rt.Handle("GET /personal_access_tokens", api.Need{}, h.listPersonal)
+	rt.Handle("GET /personal_access_tokens/self", api.Need{Scopes: []string{"read_user", "read_api", "read_repository", "write_repository", "read_registry", "write_registry"}}, h.selfToken)
+	rt.Handle("GET /personal_access_tokens/{id}", api.Need{}, h.getPersonal)
+	rt.Handle("DELETE /personal_access_tokens/{id}", api.Need{}, h.revokePersonal)
+	rt.Handle("DELETE /personal_access_tokens/self", api.Need{}, h.revokeSelf)
+	rt.Handle("POST /personal_access_tokens/{id}/rotate", api.Need{}, h.rotatePersonal)
+	rt.Handle("POST /users/{id}/personal_access_tokens", api.Need{Admin: true}, h.createForUser)
+	rt.Handle("POST /user/personal_access_tokens", api.Need{}, h.createOwn)
+
+	rt.Handle("GET /projects/{project}/access_tokens", maintainer, h.listProjectTokens)
+	rt.Handle("GET /projects/{project}/access_tokens/{id}", maintainer, h.getProjectToken(delivery.ProjectToken))
+	rt.Handle("POST /projects/{project}/access_tokens", maintainer, h.createProjectToken)
+	rt.Handle("POST /projects/{project}/access_tokens/{id}/rotate", maintainer, h.rotateProjectToken)
+	rt.Handle("DELETE /projects/{project}/access_tokens/{id}", maintainer, h.revokeProjectToken(delivery.ProjectToken))
+	rt.Handle("GET /projects/{project}/deploy_tokens", maintainer, h.listDeployTokens)
+	rt.Handle("GET /projects/{project}/deploy_tokens/{id}", maintainer, h.getProjectToken(delivery.DeployToken))
+	rt.Handle("POST /projects/{project}/deploy_tokens", maintainer, h.createDeployToken)
+	rt.Handle("DELETE /projects/{project}/deploy_tokens/{id}", maintainer, h.revokeProjectToken(delivery.DeployToken))
+	rt.Handle("GET /deploy_tokens", api.Need{Admin: true}, h.allDeployTokens)
+
+	rt.Handle("GET /projects/{project}/deploy_keys", maintainer, h.listDeployKeys)
+	rt.Handle("GET /projects/{project}/deploy_keys/{key}", maintainer, h.getDeployKey)
+	rt.Handle("POST /projects/{project}/deploy_keys", maintainer, h.addDeployKey)
+	rt.Handle("PUT /projects/{project}/deploy_keys/{key}", maintainer, h.updateDeployKey)
+	rt.Handle("DELETE /projects/{project}/deploy_keys/{key}", maintainer, h.deleteDeployKey)
+
+	rt.Handle("GET /projects/{project}/job_token_scope", maintainer, h.jobTokenScope)
+	rt.Handle("PATCH /projects/{project}/job_token_scope", maintainer, h.setJobTokenScope)
+	rt.Handle("GET /projects/{project}/job_token_scope/allowlist", maintainer, h.jobTokenAllowlist)
+	rt.Handle("POST /projects/{project}/job_token_scope/allowlist", maintainer, h.allowJobToken)
+	rt.Handle("DELETE /projects/{project}/job_token_scope/allowlist/{target}", maintainer, h.disallowJobToken)
+}
+
+type tokenJSON struct {
+	ID          int64      `json:"id"`
+	Name        string     `json:"name"`
+	Description string     `json:"description"`
+	Username    string     `json:"username,omitempty"`
+	Revoked     bool       `json:"revoked"`
+	Active      bool       `json:"active"`
+	Expired     bool       `json:"expired"`
+	CreatedAt   *time.Time `json:"created_at"`
+	Scopes      []string   `json:"scopes"`
+	UserID      int64      `json:"user_id,omitempty"`
+	LastUsedAt  *time.Time `json:"last_used_at"`
+	ExpiresAt   any        `json:"expires_at"`
+	AccessLevel int        `json:"access_level,omitempty"`
+	Token       string     `json:"token,omitempty"`
+}
+
+func (h *rest) token(t Token, secret string) tokenJSON {
+	now := h.s.now()
+	j := tokenJSON{ID: t.ID, Name: t.Name, Username: t.Username, Revoked: !t.RevokedAt.IsZero(), Active: t.Active(now), CreatedAt: optional(t.CreatedAt), Scopes: t.Scopes,
+		UserID: t.UserID, LastUsedAt: optional(t.LastUsed), Token: secret}
+	j.Expired = !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt)
+	if t.Kind == delivery.ProjectToken {
+		j.AccessLevel = int(t.Role)
+	}
+	if !t.ExpiresAt.IsZero() {
+		if t.Kind == delivery.DeployToken {
+			j.ExpiresAt = t.ExpiresAt
+		} else {
+			j.ExpiresAt = t.ExpiresAt.Format(time.DateOnly)
+		}
+	}
+	return j
+}
+
+type tokenParams struct {
+	Name        string   `json:"name"`
+	Username    string   `json:"username"`
+	Scopes      []string `json:"scopes"`
+	ExpiresAt   string   `json:"expires_at"`
+	AccessLevel int      `json:"access_level"`
+}
+
+func readToken(r *api.Request) (NewToken, error) {
+	var p tokenParams
+	if err := api.Decode(r, &p); err != nil {
+		return NewToken{}, err
+	}
+	expires, err := expiresIn(p.ExpiresAt)
+	return NewToken{Name: p.Name, Username: p.Username, Scopes: p.Scopes, Role: delivery.Role(p.AccessLevel), ExpiresAt: expires}, err
+}
+
+func isAdmin(r *api.Request) bool { return r.Who.User != nil && r.Who.User.Admin }
+
+func (h *rest) listTokens(w http.ResponseWriter, r *api.Request, kind delivery.IdentityKind, userID, projectID int64) error {
+	p := api.PageOf(r.Request)
+	list, total, err := h.s.Tokens(r.Context(), kind, userID, projectID, p.PerPage, p.Offset())
+	if err != nil {
+		return err
+	}
+	out := []tokenJSON{}
+	for _, t := range list {
+		out = append(out, h.token(t, ""))
+	}
+	return api.List(w, r, p, total, out)
+}
+
+func (h *rest) listPersonal(w http.ResponseWriter, r *api.Request) error {
+	id, err := needUser(r)
+	if err != nil {
+		return err
+	}
+	if isAdmin(r) {
+		id = 0
+		if q := r.URL.Query().Get("user_id"); q != "" {
+			var p struct {
+				UserID int64 `json:"user_id"`
+			}
+			if err := api.Decode(r, &p); err != nil {
+				return err
+			}
+			id = p.UserID
+		}
+	}
+	return h.listTokens(w, r, delivery.PersonalToken, id, 0)
+}
+
+func (h *rest) selfToken(w http.ResponseWriter, r *api.Request) error {
+	if r.Who.Kind != delivery.PersonalToken && r.Who.Kind != delivery.ProjectToken {
+		return &delivery.Error{Kind: delivery.NotFound, Message: "404 Token Not Found"}
+	}
+	t, err := h.s.Token(r.Context(), r.Who.TokenID)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, h.token(t, ""))
+}
+
+// personal finds a personal token that the caller may handle.
+func (h *rest) personal(r *api.Request) (Token, error) {
+	user, err := needUser(r)
+	if err != nil {
+		return Token{}, err
+	}
+	id, err := pathID(r, "id")
+	if err != nil {
+		return Token{}, err
+	}
+	t, err := h.s.Token(r.Context(), id)
+	if err == nil && (t.Kind != delivery.PersonalToken || t.UserID != user && !isAdmin(r)) {
+		err = &delivery.Error{Kind: delivery.NotFound, Message: "404 Token Not Found"}
+	}
+	return t, err
+}
+
+func (h *rest) getPersonal(w http.ResponseWriter, r *api.Request) error {
+	t, err := h.personal(r)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, h.token(t, ""))
+}
+
+func (h *rest) revokePersonal(w http.ResponseWriter, r *api.Request) error {
+	t, err := h.personal(r)
+	if err != nil {
+		return err
+	}
+	if err := h.s.RevokeToken(r.Context(), r.Who, t); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *rest) revokeSelf(w http.ResponseWriter, r *api.Request) error {
+	if r.Who.Kind != delivery.PersonalToken {
+		return &delivery.Error{Kind: delivery.NotFound, Message: "404 Token Not Found"}
+	}
+	t, err := h.s.Token(r.Context(), r.Who.TokenID)
+	if err != nil {
+		return err
+	}
+	if err := h.s.RevokeToken(r.Context(), r.Who, t); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+func (h *rest) rotate(w http.ResponseWriter, r *api.Request, t Token) error {
+	var p tokenParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	expires, err := expiresIn(p.ExpiresAt)
+	if err != nil {
+		return err
+	}
+	t, secret, err := h.s.RotateToken(r.Context(), r.Who, t, expires)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, h.token(t, secret))
+}
+
+func (h *rest) rotatePersonal(w http.ResponseWriter, r *api.Request) error {
+	t, err := h.personal(r)
+	if err != nil {
+		return err
+	}
+	return h.rotate(w, r, t)
+}
+
+func (h *rest) createForUser(w http.ResponseWriter, r *api.Request) error {
+	id, err := pathID(r, "id")
+	if err != nil {
+		return err
+	}
+	if _, err := h.s.User(r.Context(), id); err != nil {
+		return err
+	}
+	return h.createPersonal(w, r, id)
+}
+
+// createOwn makes a token of the caller. A token with fewer rights than
+// everything cannot make one with more.
+func (h *rest) createOwn(w http.ResponseWriter, r *api.Request) error {
+	id, err := needUser(r)
+	if err != nil {
+		return err
+	}
+	if r.Who.Kind == delivery.JobToken || r.Who.Kind == delivery.ProjectToken {
+		return &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
+	}
+	return h.createPersonal(w, r, id)
+}
+
+func (h *rest) createPersonal(w http.ResponseWriter, r *api.Request, userID int64) error {
+	n, err := readToken(r)
+	if err != nil {
+		return err
+	}
+	t, secret, err := h.s.CreatePersonalToken(r.Context(), r.Who, userID, n)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, h.token(t, secret))
+}
+
+func (h *rest) listProjectTokens(w http.ResponseWriter, r *api.Request) error {
+	return h.listTokens(w, r, delivery.ProjectToken, 0, r.Project.ID)
+}
+
+func (h *rest) listDeployTokens(w http.ResponseWriter, r *api.Request) error {
+	return h.listTokens(w, r, delivery.DeployToken, 0, r.Project.ID)
+}
+
+func (h *rest) allDeployTokens(w http.ResponseWriter, r *api.Request) error {
+	return h.listTokens(w, r, delivery.DeployToken, 0, 0)
+}
+
+func (h *rest) projectToken(r *api.Request, kind delivery.IdentityKind) (Token, error) {
+	id, err := pathID(r, "id")
+	if err != nil {
+		return Token{}, err
+	}
+	t, err := h.s.Token(r.Context(), id)
+	if err == nil && (t.Kind != kind || t.ProjectID != r.Project.ID) {
+		err = &delivery.Error{Kind: delivery.NotFound, Message: "404 Token Not Found"}
+	}
+	return t, err
+}
+
+func (h *rest) getProjectToken(kind delivery.IdentityKind) api.Handler {
+	return func(w http.ResponseWriter, r *api.Request) error {
+		t, err := h.projectToken(r, kind)
+		if err != nil {
+			return err
+		}
+		return api.WriteJSON(w, http.StatusOK, h.token(t, ""))
+	}
+}
+
+func (h *rest) revokeProjectToken(kind delivery.IdentityKind) api.Handler {
+	return func(w http.ResponseWriter, r *api.Request) error {
+		t, err := h.projectToken(r, kind)
+		if err != nil {
+			return err
+		}
+		if err := h.s.RevokeToken(r.Context(), r.Who, t); err != nil {
+			return err
+		}
+		return noContent(w)
+	}
+}
+
+func (h *rest) rotateProjectToken(w http.ResponseWriter, r *api.Request) error {
+	t, err := h.projectToken(r, delivery.ProjectToken)
+	if err != nil {
+		return err
+	}
+	return h.rotate(w, r, t)
+}
+
+func (h *rest) createProjectToken(w http.ResponseWriter, r *api.Request) error {
+	n, err := readToken(r)
+	if err != nil {
+		return err
+	}
+	t, secret, err := h.s.CreateProjectToken(r.Context(), r.Who, r.Project, r.Role, n)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, h.token(t, secret))
+}
+
+func (h *rest) createDeployToken(w http.ResponseWriter, r *api.Request) error {
+	n, err := readToken(r)
+	if err != nil {
+		return err
+	}
+	t, secret, err := h.s.CreateDeployToken(r.Context(), r.Who, r.Project.ID, n)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, h.token(t, secret))
+}
+
+type deployKeyJSON struct {
+	keyJSON
+	CanPush bool `json:"can_push"`
+}
+
+func (h *rest) listDeployKeys(w http.ResponseWriter, r *api.Request) error {
+	p := api.PageOf(r.Request)
+	list, total, err := h.s.Keys(r.Context(), 0, r.Project.ID, p.PerPage, p.Offset())
+	if err != nil {
+		return err
+	}
+	out := []deployKeyJSON{}
+	for _, k := range list {
+		out = append(out, deployKeyJSON{keyShape(k), k.CanPush})
+	}
+	return api.List(w, r, p, total, out)
+}
+
+func (h *rest) deployKey(r *api.Request) (Key, error) {
+	id, err := pathID(r, "key")
+	if err != nil {
+		return Key{}, err
+	}
+	k, err := h.s.Key(r.Context(), id)
+	if err == nil && k.ProjectID != r.Project.ID {
+		err = &delivery.Error{Kind: delivery.NotFound, Message: "404 Deploy Key Not Found"}
+	}
+	return k, err
+}
+
+func (h *rest) getDeployKey(w http.ResponseWriter, r *api.Request) error {
+	k, err := h.deployKey(r)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, deployKeyJSON{keyShape(k), k.CanPush})
+}
+
+type deployKeyParams struct {
+	Title   *string `json:"title"`
+	Key     string  `json:"key"`
+	CanPush *bool   `json:"can_push"`
+	Expires string  `json:"expires_at"`
+}
+
+func (h *rest) addDeployKey(w http.ResponseWriter, r *api.Request) error {
+	var p deployKeyParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	expires, err := expiresIn(p.Expires)
+	if err != nil {
+		return err
+	}
+	k, err := h.s.AddKey(r.Context(), r.Who, Key{ProjectID: r.Project.ID, Title: deref(p.Title), PublicKey: p.Key, CanPush: deref(p.CanPush), ExpiresAt: expires})
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, deployKeyJSON{keyShape(k), k.CanPush})
+}
+
+func (h *rest) updateDeployKey(w http.ResponseWriter, r *api.Request) error {
+	k, err := h.deployKey(r)
+	if err != nil {
+		return err
+	}
+	var p deployKeyParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if p.Title != nil {
+		k.Title = *p.Title
+	}
+	if p.CanPush != nil {
+		k.CanPush = *p.CanPush
+	}
+	if err := h.s.UpdateKey(r.Context(), r.Who, k); err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, deployKeyJSON{keyShape(k), k.CanPush})
+}
+
+func (h *rest) deleteDeployKey(w http.ResponseWriter, r *api.Request) error {
+	k, err := h.deployKey(r)
+	if err != nil {
+		return err
+	}
+	if err := h.s.DeleteKey(r.Context(), r.Who, k); err != nil {
+		return err
+	}
+	return noContent(w)
+}
+
+// jobTokenScope tells that the allowlist is always in force.
+func (h *rest) jobTokenScope(w http.ResponseWriter, r *api.Request) error {
+	return api.WriteJSON(w, http.StatusOK, map[string]any{"inbound_enabled": true, "outbound_enabled": false})
+}
+
+func (h *rest) setJobTokenScope(w http.ResponseWriter, r *api.Request) error {
+	var p struct {
+		Enabled *bool `json:"enabled"`
+	}
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if p.Enabled != nil && !*p.Enabled {
+		return delivery.Errorf(delivery.Forbidden, "403 Forbidden - the allowlist of job tokens is always in force here; add the projects that need access to it")
+	}
+	return noContent(w)
+}
+
+func (h *rest) jobTokenAllowlist(w http.ResponseWriter, r *api.Request) error {
+	list, err := h.s.Allowances(r.Context(), r.Project.ID)
+	if err != nil {
+		return err
+	}
+	out := []map[string]any{}
+	for _, a := range list {
+		p := a.Source
+		_, err := h.s.RoleIn(r.Context(), r.Who, p)
+		if err != nil {
+			return err
+		}
+		out = append(out, map[string]any{"id": p.ID, "name": p.Name, "path": p.Path, "path_with_namespace": p.FullPath, "web_url": h.url + "/" + p.FullPath, "push": a.Push})
+	}
+	page := api.PageOf(r.Request)
+	total := len(out)
+	out = out[min(page.Offset(), total):min(page.Offset()+page.PerPage, total)]
+	return api.List(w, r, page, total, out)
+}
+
+// allowJobToken lets the jobs of a project that the caller can see act here.
+// The parameter push, which GitLab does not have, also lets them push.
+func (h *rest) allowJobToken(w http.ResponseWriter, r *api.Request) error {
+	var p struct {
+		Target string `json:"target_project_id"`
+		Push   bool   `json:"push"`
+	}
+	var n struct {
+		Target int64 `json:"target_project_id"`
+		Push   bool  `json:"push"`
+	}
+	ref := ""
+	if err := api.Decode(r, &n); err == nil && n.Target != 0 {
+		ref, p.Push = formatID(n.Target), n.Push
+	} else if err := api.Decode(r, &p); err != nil {
+		return err
+	} else {
+		ref = p.Target
+	}
+	source, _, err := h.s.VisibleProject(r.Context(), r.Who, ref)
+	if err != nil {
+		return err
+	}
+	if err := h.s.SetAllowance(r.Context(), r.Who, r.Project.ID, source.ID, p.Push); err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, map[string]any{"source_project_id": r.Project.ID, "target_project_id": source.ID, "push": p.Push})
+}
+
+func (h *rest) disallowJobToken(w http.ResponseWriter, r *api.Request) error {
+	id, err := pathID(r, "target")
+	if err != nil {
+		return err
+	}
+	if err := h.s.DeleteAllowance(r.Context(), r.Who, r.Project.ID, id); err != nil {
+		return err
+	}
+	return noContent(w)
+}

@@ -1,0 +1,326 @@
+package rest
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/forge"
+)
+
+func unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
+
+func (h *handlers) notes(rt *api.Router) {
+	guest := api.Need{Role: delivery.Guest}
+	mr := "/projects/{project}/merge_requests/{iid}"
+	rt.Handle("GET "+mr+"/notes", guest, h.request(h.listNotes))
+	rt.Handle("POST "+mr+"/notes", guest, h.request(h.addNote))
+	rt.Handle("GET "+mr+"/notes/{note}", guest, h.request(h.getNote))
+	rt.Handle("PUT "+mr+"/notes/{note}", guest, h.request(h.editNote))
+	rt.Handle("DELETE "+mr+"/notes/{note}", guest, h.request(h.deleteNote))
+	rt.Handle("GET "+mr+"/discussions", guest, h.request(h.listDiscussions))
+	rt.Handle("POST "+mr+"/discussions", guest, h.request(h.addDiscussion))
+	rt.Handle("GET "+mr+"/discussions/{discussion}", guest, h.request(h.getDiscussion))
+	rt.Handle("PUT "+mr+"/discussions/{discussion}", guest, h.request(h.resolveDiscussion))
+	rt.Handle("POST "+mr+"/discussions/{discussion}/notes", guest, h.request(h.answer))
+	rt.Handle("PUT "+mr+"/discussions/{discussion}/notes/{note}", guest, h.request(h.editDiscussionNote))
+	rt.Handle("DELETE "+mr+"/discussions/{discussion}/notes/{note}", guest, h.request(h.deleteNote))
+}
+
+func (h *handlers) noteShape(r *api.Request, n forge.Note) (map[string]any, error) {
+	author, err := h.user(r.Context(), n.AuthorID)
+	if err != nil {
+		return nil, err
+	}
+	kind := any("DiscussionNote")
+	if n.Position != nil {
+		kind = "DiffNote"
+	} else if n.Individual {
+		kind = nil
+	}
+	out := map[string]any{"id": n.ID, "type": kind, "body": n.Body, "author": author, "created_at": n.CreatedAt, "updated_at": n.UpdatedAt, "system": n.System, "noteable_id": n.NoteableID, "noteable_type": n.NoteableType, "project_id": n.ProjectID,
+		"noteable_iid": n.NoteableIID, "resolvable": n.Resolvable, "confidential": false, "internal": false, "attachment": nil, "commit_id": nil, "commands_changes": map[string]any{}}
+	if n.CommitSHA != "" {
+		out["commit_id"] = n.CommitSHA
+	}
+	if n.Position != nil {
+		out["position"] = n.Position
+	}
+	if n.Resolvable {
+		out["resolved"] = !n.ResolvedAt.IsZero()
+		out["resolved_at"], out["resolved_by"] = optional(n.ResolvedAt), nil
+		if n.ResolvedByID != 0 {
+			if out["resolved_by"], err = h.user(r.Context(), n.ResolvedByID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+func (h *handlers) writeNote(w http.ResponseWriter, r *api.Request, n forge.Note, status int) error {
+	out, err := h.noteShape(r, n)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, status, out)
+}
+
+func (h *handlers) listNotes(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	p := api.PageOf(r.Request)
+	list, total, err := h.f.Notes(r.Context(), r.Project.ID, &m, "", r.URL.Query().Get("sort") == "asc", p.PerPage, p.Offset())
+	if err != nil {
+		return err
+	}
+	out := make([]map[string]any, 0, len(list))
+	for _, n := range list {
+		shape, err := h.noteShape(r, n)
+		if err != nil {
+			return err
+		}
+		out = append(out, shape)
+	}
+	return api.List(w, r, p, total, out)
+}
+
+type noteParams struct {
+	Body     string              `json:"body"`
+	Position *forge.NotePosition `json:"position"`
+	CommitID string              `json:"commit_id"`
+	Resolved *bool               `json:"resolved"`
+}
+
+func (h *handlers) addNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	var p noteParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: p.Body})
+	if err != nil {
+		return err
+	}
+	return h.writeNote(w, r, n, http.StatusCreated)
+}
+
+// note finds the note of a route; it must belong to the merge request.
+func (h *handlers) note(r *api.Request, m delivery.MergeRequest) (forge.Note, error) {
+	id, err := pathID(r, "note")
+	if err != nil {
+		return forge.Note{}, err
+	}
+	n, err := h.f.Note(r.Context(), r.Project.ID, id)
+	if err == nil && n.NoteableID != m.ID {
+		err = notFound("Note")
+	}
+	return n, err
+}
+
+func (h *handlers) getNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	n, err := h.note(r, m)
+	if err != nil {
+		return err
+	}
+	return h.writeNote(w, r, n, http.StatusOK)
+}
+
+func (h *handlers) editNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	n, err := h.note(r, m)
+	if err != nil {
+		return err
+	}
+	var p noteParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if n, err = h.f.EditNote(r.Context(), r.Who, r.Project, n, p.Body); err != nil {
+		return err
+	}
+	return h.writeNote(w, r, n, http.StatusOK)
+}
+
+func (h *handlers) deleteNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	n, err := h.note(r, m)
+	if err != nil {
+		return err
+	}
+	if err := h.f.DeleteNote(r.Context(), r.Who, r.Project, n); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (h *handlers) discussionShape(r *api.Request, notes []forge.Note) (map[string]any, error) {
+	list := make([]map[string]any, 0, len(notes))
+	for _, n := range notes {
+		shape, err := h.noteShape(r, n)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, shape)
+	}
+	return map[string]any{"id": notes[0].DiscussionID, "individual_note": notes[0].Individual, "notes": list}, nil
+}
+
+func (h *handlers) listDiscussions(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	all, err := h.f.Discussions(r.Context(), r.Project.ID, &m, "")
+	if err != nil {
+		return err
+	}
+	out := make([]map[string]any, 0, len(all))
+	for _, notes := range all {
+		shape, err := h.discussionShape(r, notes)
+		if err != nil {
+			return err
+		}
+		out = append(out, shape)
+	}
+	return paged(w, r, out)
+}
+
+func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest, id string, status int) error {
+	notes, err := h.f.Discussion(r.Context(), r.Project.ID, &m, "", id)
+	if err != nil {
+		return err
+	}
+	shape, err := h.discussionShape(r, notes)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, status, shape)
+}
+
+func (h *handlers) getDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	return h.writeDiscussion(w, r, m, r.PathValue("discussion"), http.StatusOK)
+}
+
+func (h *handlers) addDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	var p noteParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: p.Body, Position: p.Position, Thread: true})
+	if err != nil {
+		return err
+	}
+	return h.writeDiscussion(w, r, m, n.DiscussionID, http.StatusCreated)
+}
+
+func (h *handlers) answer(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	var p noteParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: p.Body, DiscussionID: r.PathValue("discussion")})
+	if err != nil {
+		return err
+	}
+	return h.writeNote(w, r, n, http.StatusCreated)
+}
+
+func (h *handlers) resolveDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	var p noteParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if p.Resolved == nil {
+		return delivery.Errorf(delivery.Invalid, "resolved is missing")
+	}
+	id := r.PathValue("discussion")
+	if _, err := h.f.Resolve(r.Context(), r.Who, r.Project, m, id, *p.Resolved); err != nil {
+		return err
+	}
+	return h.writeDiscussion(w, r, m, id, http.StatusOK)
+}
+
+func (h *handlers) editDiscussionNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	n, err := h.note(r, m)
+	if err != nil {
+		return err
+	}
+	var p noteParams
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if p.Resolved != nil {
+		if _, err := h.f.Resolve(r.Context(), r.Who, r.Project, m, n.DiscussionID, *p.Resolved); err != nil {
+			return err
+		}
+		if n, err = h.note(r, m); err != nil {
+			return err
+		}
+	} else if n, err = h.f.EditNote(r.Context(), r.Who, r.Project, n, p.Body); err != nil {
+		return err
+	}
+	return h.writeNote(w, r, n, http.StatusOK)
+}
+
+func (h *handlers) commitComments(w http.ResponseWriter, r *api.Request) error {
+	sha, err := h.f.ResolveRef(r.Context(), r.Project.ID, r.PathValue("sha"))
+	if err != nil {
+		return err
+	}
+	p := api.PageOf(r.Request)
+	list, total, err := h.f.Notes(r.Context(), r.Project.ID, nil, sha, true, p.PerPage, p.Offset())
+	if err != nil {
+		return err
+	}
+	out := make([]map[string]any, 0, len(list))
+	for _, n := range list {
+		shape, err := h.commentShape(r, n)
+		if err != nil {
+			return err
+		}
+		out = append(out, shape)
+	}
+	return api.List(w, r, p, total, out)
+}
+
+func (h *handlers) commentShape(r *api.Request, n forge.Note) (map[string]any, error) {
+	author, err := h.user(r.Context(), n.AuthorID)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]any{"note": n.Body, "author": author, "created_at": n.CreatedAt, "path": nil, "line": nil, "line_type": nil}
+	if n.Position != nil {
+		out["path"], out["line"], out["line_type"] = n.Position.NewPath, n.Position.NewLine, "new"
+	}
+	return out, nil
+}
+
+func (h *handlers) addCommitComment(w http.ResponseWriter, r *api.Request) error {
+	var p struct {
+		Note     string `json:"note"`
+		Path     string `json:"path"`
+		Line     int    `json:"line"`
+		LineType string `json:"line_type"`
+	}
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	c, err := h.f.Commit(r.Context(), r.Project.ID, r.PathValue("sha"))
+	if err != nil {
+		return err
+	}
+	n := forge.NewNote{CommitSHA: c.SHA, Body: p.Note}
+	if p.Path != "" && p.Line > 0 {
+		base := c.SHA
+		if len(c.Parents) > 0 {
+			base = c.Parents[0]
+		}
+		n.Position = &forge.NotePosition{BaseSHA: base, StartSHA: base, HeadSHA: c.SHA, PositionType: "text", NewPath: p.Path, OldPath: p.Path, NewLine: p.Line}
+		if p.LineType == "old" {
+			n.Position.NewLine, n.Position.OldLine = 0, p.Line
+		}
+	}
+	note, err := h.f.AddNote(r.Context(), r.Who, r.Project, n)
+	if err != nil {
+		return err
+	}
+	out, err := h.commentShape(r, note)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, out)
+}
