@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"os"
 	"sort"
-	"strings"
 	"time"
 
-	"github.com/distribution/distribution/v3"
 	"github.com/opencontainers/go-digest"
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -99,12 +97,10 @@ func (r *Registry) collect(ctx context.Context, total *Collected) error {
 	if err != nil {
 		return err
 	}
-	for _, host := range sortedKeys(r.cache.upstreams) {
-		swept, err := r.cache.collect(ctx, r.cache.upstreams[host], used)
-		total.add(swept)
-		if err != nil {
-			return err
-		}
+	swept, err = r.cache.collect(ctx, used)
+	total.add(swept)
+	if err != nil {
+		return err
 	}
 	r.root.seen.forget(r.now().Add(-r.cfg.BlobAfter))
 	return nil
@@ -313,187 +309,4 @@ func (rt *root) removeBlob(d string, names []string) error {
 		return fmt.Errorf("registry: remove blob %s: %w", d, err)
 	}
 	return nil
-}
-
-// cached is an image of the cache.
-type cached struct {
-	name, digest string
-	used         time.Time // pinned for a seeded image
-	blobs        []string
-}
-
-// collect keeps one upstream's part of the cache within its share of
-// Config.CacheSize, then removes what no cached image references.
-func (c *cache) collect(ctx context.Context, u *upstream, used inUse) (Collected, error) {
-	if _, err := os.Stat(u.dir); err != nil {
-		return Collected{}, ignoreNotExist(err)
-	}
-	if err := u.start(c.ctx, c.r.now); err != nil {
-		return Collected{}, err
-	}
-	images, err := u.root.cachedImages(ctx)
-	if err != nil {
-		return Collected{}, err
-	}
-	sort.Slice(images, func(i, j int) bool { return images[i].used.After(images[j].used) })
-	var done Collected
-	marked := map[string]struct{}{}
-	var size int64
-	for _, image := range images {
-		add := u.root.newBytes(marked, image)
-		keep := image.used.Equal(pinned) || used[image.digest] || size+add <= c.r.cfg.CacheSize
-		if !keep {
-			_, err := u.root.seen.unlessSince(image.digest, c.r.now().Add(-c.r.cfg.BlobAfter), func() error {
-				done.Images++
-				return c.evict(ctx, u.root, image)
-			})
-			if err != nil {
-				return done, err
-			}
-			continue
-		}
-		size += add
-		marked[image.digest] = struct{}{}
-		for _, b := range image.blobs {
-			marked[b] = struct{}{}
-		}
-	}
-	swept, err := c.r.sweep(ctx, u.root, marked, func(string) (bool, error) { return false, nil })
-	done.add(swept)
-	u.root.seen.forget(c.r.now().Add(-c.r.cfg.BlobAfter))
-	return done, err
-}
-
-func (c *cache) evict(ctx context.Context, rt *root, image cached) error {
-	repo, err := rt.repository(ctx, image.name)
-	if err != nil {
-		return err
-	}
-	tags, err := repo.Tags(ctx).All(ctx)
-	if err != nil && !isMissing(err) {
-		return fmt.Errorf("registry: tags of %s: %w", image.name, err)
-	}
-	for _, tag := range tags {
-		if rt.tagged(image.name, tag) == image.digest {
-			if err := repo.Tags(ctx).Untag(ctx, tag); err != nil && !isMissing(err) {
-				return fmt.Errorf("registry: evict tag %s:%s: %w", image.name, tag, err)
-			}
-		}
-	}
-	return rt.removeManifest(ctx, repo, image.digest)
-}
-
-// newBytes is what keeping an image costs beyond what is kept already.
-func (rt *root) newBytes(marked map[string]struct{}, image cached) int64 {
-	var n int64
-	for _, d := range append([]string{image.digest}, image.blobs...) {
-		if _, ok := marked[d]; ok {
-			continue
-		}
-		if info, err := os.Stat(rt.file(blobPath(d))); err == nil {
-			n += info.Size()
-		}
-	}
-	return n
-}
-
-// cachedImages lists the images of a root with what they reference.
-func (rt *root) cachedImages(ctx context.Context) ([]cached, error) {
-	var images []cached
-	err := rt.eachRepository(ctx, func(name string) error {
-		repo, err := rt.repository(ctx, name)
-		if err != nil {
-			return err
-		}
-		manifests, err := repo.Manifests(ctx)
-		if err != nil {
-			return fmt.Errorf("registry: manifests of %s: %w", name, err)
-		}
-		return rt.eachManifest(ctx, repo, func(d string) error {
-			info, err := os.Stat(rt.file(manifestLinkPath(name, d)))
-			if err != nil {
-				return ignoreNotExist(err)
-			}
-			image := cached{name: name, digest: d, used: info.ModTime()}
-			image.blobs, err = referencesOf(ctx, manifests, d)
-			images = append(images, image)
-			return err
-		})
-	})
-	return images, err
-}
-
-// referencesOf reads what a stored manifest refers to. A manifest that is
-// linked but not there refers to nothing.
-func referencesOf(ctx context.Context, manifests distribution.ManifestService, d string) ([]string, error) {
-	m, err := manifests.Get(ctx, digest.Digest(d))
-	if isMissing(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("registry: read manifest %s: %w", d, err)
-	}
-	var out []string
-	for _, r := range m.References() {
-		out = append(out, string(r.Digest))
-	}
-	return out, nil
-}
-
-// CachedImage is an image that the pull-through cache keeps.
-type CachedImage struct {
-	Reference string    // host/name:tag, or host/name@digest without a tag
-	Digest    string    //
-	Size      int64     // bytes of its manifest and blobs that are stored
-	LastUsed  time.Time // zero for a seeded image, which is kept until it is deleted
-	Seeded    bool
-}
-
-// CachedImages lists what the pull-through cache keeps.
-func (r *Registry) CachedImages(ctx context.Context) ([]CachedImage, error) {
-	var out []CachedImage
-	for _, host := range sortedKeys(r.cache.upstreams) {
-		u := r.cache.upstreams[host]
-		if _, err := os.Stat(u.dir); err != nil {
-			continue
-		}
-		if err := u.start(r.cache.ctx, r.now); err != nil {
-			return nil, err
-		}
-		images, err := u.root.cachedImages(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, image := range images {
-			item := CachedImage{Reference: host + "/" + image.name + "@" + image.digest, Digest: image.digest, LastUsed: image.used}
-			if image.used.Equal(pinned) {
-				item.LastUsed, item.Seeded = time.Time{}, true
-			}
-			item.Size = u.root.newBytes(map[string]struct{}{}, image)
-			if tags := u.root.tagsOf(image); len(tags) > 0 {
-				for _, tag := range tags {
-					item.Reference = host + "/" + image.name + ":" + tag
-					out = append(out, item)
-				}
-				continue
-			}
-			out = append(out, item)
-		}
-	}
-	return out, nil
-}
-
-// tagsOf lists the tags that point to a cached image.
-func (rt *root) tagsOf(image cached) []string {
-	entries, err := os.ReadDir(rt.file(strings.TrimSuffix(tagLinkPath(image.name, "x"), "/x/current/link")))
-	if err != nil {
-		return nil // a repository without tags
-	}
-	var out []string
-	for _, e := range entries {
-		if rt.tagged(image.name, e.Name()) == image.digest {
-			out = append(out, e.Name())
-		}
-	}
-	return out
 }

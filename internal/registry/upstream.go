@@ -76,6 +76,13 @@ func (u *upstream) start(ctx context.Context, now func() time.Time) error {
 	return nil
 }
 
+// opened reports whether the storage root is open.
+func (u *upstream) opened() bool {
+	u.open.Lock()
+	defer u.open.Unlock()
+	return u.local != nil
+}
+
 // fetcher returns the engine that fetches what is missing, or nil while the
 // upstream is away. The engine asks the upstream how to sign in when it is
 // made, so it is made when the upstream first answers.
