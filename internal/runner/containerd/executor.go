@@ -12,9 +12,11 @@ import (
 	"time"
 
 	client "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/runner"
@@ -152,6 +154,9 @@ func (e *Executor) Recover(ctx context.Context) error {
 	}
 	if err := e.removeSnapshots(ctx); err != nil {
 		return err
+	}
+	if err := mount.UnmountRecursive(filepath.Join(e.config.Dir, "files"), unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount volumes of jobs: %w", err)
 	}
 	for _, dir := range []string{e.fifoDir(), filepath.Join(e.config.Dir, "files")} {
 		if err := os.RemoveAll(dir); err != nil {

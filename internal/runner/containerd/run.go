@@ -12,8 +12,10 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/runner"
@@ -58,19 +60,20 @@ func (env *environment) run(ctx context.Context, r RunRequest) (exitCode int, er
 	} else if found, err = images.get(ctx, delivery.JobImage{Name: r.Image, PullPolicy: []string{pullIfNotPresent}}); err != nil {
 		return 0, err
 	}
-	mounts, release, err := env.volumes(r.Volumes)
-	if err != nil {
-		return 0, err
-	}
-	defer release()
 	env.mu.Lock()
 	if env.closed {
 		env.mu.Unlock()
 		return 0, errors.New("the job has ended")
 	}
 	env.sequence++
-	name := env.name("run-" + strconv.Itoa(env.sequence))
+	role := "run-" + strconv.Itoa(env.sequence)
+	name := env.name(role)
 	env.mu.Unlock()
+	mounts, release, err := env.volumes(role, r.Volumes)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	endpoint, err := env.segment.attach()
 	if err != nil {
 		return 0, err
@@ -106,27 +109,31 @@ func (env *environment) run(ctx context.Context, r RunRequest) (exitCode int, er
 
 // volumes maps paths of the job to the host. Only the builds folder can be
 // shown, and a link that leads out of it is refused. The job's own processes
-// run meanwhile and could exchange a folder for a link after a check: so what
-// is mounted is the descriptor that was opened beneath the builds folder, by
-// its name in /proc, which stays valid until release is called.
-func (env *environment) volumes(wanted []Volume) (mounts []specs.Mount, release func(), err error) {
-	var files []*os.File
-	release = func() {
-		for _, file := range files {
-			_ = file.Close() // opened for its path only
+// run meanwhile and could exchange a folder for a link after a check: so the
+// descriptor that was opened beneath the builds folder is mounted to a place of
+// ours, which is what the container gets. release takes the mounts away.
+func (env *environment) volumes(role string, wanted []Volume) (mounts []specs.Mount, release func() error, err error) {
+	dir := filepath.Join(env.dir, role)
+	release = func() error {
+		if err := mount.UnmountRecursive(dir, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("unmount volumes: %w", err)
 		}
+		return os.RemoveAll(dir)
 	}
 	defer func() {
 		if err != nil {
-			release()
+			err = errors.Join(err, release())
 		}
 	}()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, release, fmt.Errorf("make folder of volumes: %w", err)
+	}
 	root, err := os.OpenRoot(env.request.BuildsDir)
 	if err != nil {
 		return nil, release, fmt.Errorf("open builds folder: %w", err)
 	}
 	defer root.Close()
-	for _, volume := range wanted {
+	for i, volume := range wanted {
 		inside, ok := strings.CutPrefix(path.Clean(volume.Source)+"/", BuildsDir+"/")
 		if !ok {
 			return nil, release, fmt.Errorf("cannot mount %s: only folders below %s can be mounted", volume.Source, BuildsDir)
@@ -134,14 +141,35 @@ func (env *environment) volumes(wanted []Volume) (mounts []specs.Mount, release 
 		if inside = strings.Trim(inside, "/"); inside == "" {
 			inside = "."
 		}
-		file, err := root.OpenFile(inside, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if err != nil {
+		place := filepath.Join(dir, strconv.Itoa(i))
+		if err := mountBeneath(root, inside, place); err != nil {
 			return nil, release, fmt.Errorf("cannot mount %s: %w", volume.Source, err)
 		}
-		files = append(files, file)
-		mounts = append(mounts, bind(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()), volume.Target, volume.ReadOnly))
+		mounts = append(mounts, bind(place, volume.Target, volume.ReadOnly))
 	}
 	return mounts, release, nil
+}
+
+// mountBeneath binds a file or folder of root to place.
+func mountBeneath(root *os.Root, name, place string) error {
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		err = os.Mkdir(place, 0o755)
+	} else {
+		err = os.WriteFile(place, nil, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Mount(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), place, "", unix.MS_BIND, "")
 }
 
 // activeSnapshots are the keys of writable snapshots.
