@@ -75,8 +75,9 @@ func (r *reader) fail(line, column int, format string, args ...any) {
 
 var syntaxError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
-// syntax reports a parser error. The parser gives lines only, so the column is that of the line's
-// first character.
+// syntax reports a parser error. The parser names the line where the broken construct began, which
+// may be the top of the file, so the line is looked for: the first one that cannot follow the lines
+// before it. The column is that of its first character.
 func (r *reader) syntax(text []byte, err error) {
 	line, message := 1, err.Error()
 	if m := syntaxError.FindStringSubmatch(message); m != nil {
@@ -85,12 +86,64 @@ func (r *reader) syntax(text []byte, err error) {
 			line = n
 		}
 	}
-	lines := strings.Split(string(text), "\n")
+	if hint := syntaxHints[message]; hint != "" {
+		message += "; " + hint
+	}
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	if at := firstBadLine(lines); at > 0 {
+		line = at
+	}
 	column := 1
-	if line >= 1 && line <= len(lines) {
-		column += len(lines[line-1]) - len(strings.TrimLeft(lines[line-1], " "))
+	if line <= len(lines) {
+		column += len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " "))
 	}
 	r.fail(line, column, "invalid YAML: %s", message)
+}
+
+var syntaxHints = map[string]string{
+	"did not find expected key":                                    "check the indentation and the quotes of this line and the one above",
+	"mapping values are not allowed in this context":               "check the indentation, or quote a value that holds a colon and a space",
+	"found character that cannot start any token":                  "indent with spaces, not tabs, and quote values that start with @, ` or %",
+	"could not find expected ':'":                                  "a key needs a colon and a space after it",
+	"found unexpected end of stream":                               "a quote is not closed",
+	"did not find expected '-' indicator":                          "check the indentation of the list",
+	"did not find expected ',' or ']'":                             "a list that was opened with [ is not closed",
+	"did not find expected ',' or '}'":                             "a mapping that was opened with { is not closed",
+	"block sequence entries are not allowed in this context":       "a list starts on the line after its key",
+	"found a tab character where an indentation space is expected": "indent with spaces, not tabs",
+}
+
+// firstBadLine returns the number of the first line after the longest readable beginning of the
+// file, or 0 when looking for it would take too long. A beginning that ends within a list or text of
+// several lines is not readable, so those a few lines longer and shorter are tried beside every one.
+func firstBadLine(lines [][]byte) int {
+	const window = 12
+	budget := 8 << 20 // bytes to parse
+	good := func(n int) bool {
+		part := bytes.Join(lines[:n], nil)
+		budget -= len(part)
+		var doc yaml.Node
+		err := yaml.NewDecoder(bytes.NewReader(part)).Decode(&doc)
+		return err == nil || err == io.EOF
+	}
+	low, high := 0, len(lines) // the file is readable up to low; nothing from high on is
+	for low+1 < high && budget > 0 {
+		middle, found := (low+high)/2, -1
+		for n := middle; n < high && n < middle+window && found < 0; n++ {
+			if good(n) {
+				found = n
+			}
+		}
+		if found < 0 {
+			high = middle
+			continue
+		}
+		low = found
+	}
+	if budget <= 0 {
+		return 0
+	}
+	return low + 1
 }
 
 func (r *reader) place(y *yaml.Node) place {
