@@ -314,6 +314,7 @@ type PipelineFilter struct {
 	YAMLErrors  *bool
 	MergeIID    int64
 	ParentID    int64
+	ScheduleID  int64
 	Child       *bool
 	BeforeID    int64
 	After       time.Time // updated after

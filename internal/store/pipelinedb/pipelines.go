@@ -117,6 +117,9 @@ func pipelineWhere(f pipeline.PipelineFilter) *where {
 	if f.ParentID != 0 {
 		w.add("parent_id = ?", f.ParentID)
 	}
+	if f.ScheduleID != 0 {
+		w.add("schedule_id = ?", f.ScheduleID)
+	}
 	if f.Child != nil {
 		w.add("child = ?", *f.Child)
 	}
