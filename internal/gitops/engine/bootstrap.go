@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	log "github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -268,4 +269,44 @@ func readSecret(file string) (string, error) {
 		return "", errors.New("read a secret: " + file + " is empty")
 	}
 	return s, nil
+}
+
+// secretsCheck is how often the platform's secret files are looked at.
+const secretsCheck = 5 * time.Second
+
+// followSecrets writes the platform's secrets into the cluster again when one
+// of their files changes: the platform may renew a credential while this
+// program goes on.
+func (b *bootstrap) followSecrets(ctx context.Context) error {
+	files := []string{b.config.Forge.PasswordFile, b.config.Forge.WebhookSecretFile, b.config.API.AdminPasswordFile}
+	last := fingerprint(files)
+	tick := time.NewTicker(secretsCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		now := fingerprint(files)
+		if now == last {
+			continue
+		}
+		if err := errors.Join(b.forgeCredentials(ctx), b.argoSecret(ctx)); err != nil {
+			log.WithError(err).Warn("a changed secret could not be handed to Argo CD; trying again")
+			continue
+		}
+		last = now
+	}
+}
+
+// fingerprint changes when a file is written or replaced.
+func fingerprint(files []string) string {
+	var s strings.Builder
+	for _, f := range files {
+		if info, err := os.Stat(f); err == nil {
+			fmt.Fprintf(&s, "%s %d %d\n", f, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return s.String()
 }

@@ -107,6 +107,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		run  func(context.Context) error
 	}{
 		{"cache", e.caches.run},
+		{ComponentBootstrap, e.bootstrap().followSecrets},
 		{ComponentRepoServer, e.runRepoServer},
 		{ComponentController, e.runController},
 		{ComponentServer, e.runServer},
@@ -127,6 +128,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+func (e *Engine) bootstrap() *bootstrap {
+	return &bootstrap{config: e.config, kube: e.kube, dynamic: e.dynamic}
+}
+
 // prepare waits for the Kubernetes API and makes the cluster ready.
 func (e *Engine) prepare(ctx context.Context) error {
 	if err := WaitForKubernetes(ctx, e.kube.Discovery(), func(cause string) {
@@ -139,8 +144,7 @@ func (e *Engine) prepare(ctx context.Context) error {
 	for _, name := range Components() {
 		e.reporter.Waiting(name, "starting")
 	}
-	b := &bootstrap{config: e.config, kube: e.kube, dynamic: e.dynamic}
-	if err := b.run(ctx); err != nil {
+	if err := e.bootstrap().run(ctx); err != nil {
 		return fmt.Errorf("%s: %w", ComponentBootstrap, err)
 	}
 	// Argo CD's server key and admin password, which every component reads.
