@@ -204,7 +204,10 @@ func matchSet(pattern, char string) (n int, ok bool) {
 // does, so that a huge change cannot stall a pipeline's creation.
 type globSet []*Glob
 
-const maxComparisons = 50_000
+const (
+	maxComparisons = 50_000
+	maxMatches     = 2_000_000 // comparisons of alternatives, which {a,b} multiplies
+)
 
 func newGlobSet(patterns []string) globSet {
 	out := make(globSet, len(patterns))
@@ -215,7 +218,11 @@ func newGlobSet(patterns []string) globSet {
 }
 
 func (g globSet) matchAny(paths []string) bool {
-	if len(g)*len(paths) > maxComparisons {
+	alternatives := 0
+	for _, glob := range g {
+		alternatives += len(glob.alternatives)
+	}
+	if len(g)*len(paths) > maxComparisons || alternatives*len(paths) > maxMatches {
 		return true
 	}
 	for _, glob := range g {

@@ -20,6 +20,9 @@ func Plan(ctx context.Context, c *Config, event Context) (*Pipeline, Diagnostics
 	return out, diags
 }
 
+// maxJobs is how many jobs one pipeline may have.
+const maxJobs = 20_000
+
 type planner struct {
 	ctx    context.Context
 	c      *Config
@@ -147,6 +150,10 @@ func (p *planner) plan(j *jobDef) {
 		if i, ok := p.names[in.name]; ok {
 			p.d.errorf(j.node, "has the same name as an instance of the job %s: %s", p.jobs[i].Group, in.name)
 			continue
+		}
+		if len(p.jobs) >= maxJobs {
+			p.d.errorf(j.node, "makes more than %d jobs in one pipeline", maxJobs)
+			return
 		}
 		p.names[in.name] = len(p.jobs)
 		p.jobs = append(p.jobs, out)
