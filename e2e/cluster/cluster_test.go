@@ -17,8 +17,9 @@ import (
 	"github.com/slipwayhq/slipway/e2e/cluster/lab"
 )
 
-// start runs a node until the test ends and waits until it is ready.
-func start(t *testing.T, name string) (*lab.Node, context.Context) {
+// start runs a node until the test ends and waits until it is ready. The
+// changes are made to its configuration before.
+func start(t *testing.T, name string, changes ...func(*lab.Node)) (*lab.Node, context.Context) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a node needs root")
@@ -39,6 +40,9 @@ func start(t *testing.T, name string) (*lab.Node, context.Context) {
 			t.Errorf("destroy: %v", err)
 		}
 	})
+	for _, change := range changes {
+		change(n)
+	}
 	must(t, n.Start(ctx))
 	ready(t, ctx, n)
 	must(t, n.ImportTestImage(ctx))

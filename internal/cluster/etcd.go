@@ -9,17 +9,43 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/logutil"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/slipwayhq/slipway/internal/node"
 )
 
 func etcdDir(c node.Config) string { return filepath.Join(c.ClusterDir(), "etcd") }
 
+// etcd is a running etcd.
+type etcd struct {
+	*embed.Etcd
+	level zap.AtomicLevel
+}
+
+// Close stops etcd. It is quiet, because etcd reports each listener that it
+// closes as an error.
+func (e *etcd) Close() {
+	e.level.SetLevel(zapcore.DPanicLevel)
+	e.Etcd.Close()
+}
+
+func etcdLogger(level string) (*zap.Logger, zap.AtomicLevel, error) {
+	config := logutil.DefaultZapLoggerConfig
+	config.Level = zap.NewAtomicLevelAt(logutil.ConvertToZapLevel(level))
+	logger, err := config.Build()
+	if err != nil {
+		return nil, config.Level, fmt.Errorf("make etcd's log: %w", err)
+	}
+	return logger, config.Level, nil
+}
+
 // startEtcd starts the cluster's store and waits until it serves. It listens
 // only on unix sockets in a directory of mode 0700, so that reaching it takes
 // the same rights as reading its files.
-func startEtcd(ctx context.Context, c node.Config) (*embed.Etcd, error) {
+func startEtcd(ctx context.Context, c node.Config) (*etcd, error) {
 	client := url.URL{Scheme: "unix", Path: c.EtcdSocket()}
 	peer := url.URL{Scheme: "unix", Path: c.EtcdSocket() + ".peer"}
 	for _, socket := range []string{client.Path, peer.Path} {
@@ -38,8 +64,13 @@ func startEtcd(ctx context.Context, c node.Config) (*embed.Etcd, error) {
 	config.AdvertiseClientUrls, config.AdvertisePeerUrls = []url.URL{advertised}, []url.URL{advertised}
 	config.InitialCluster = config.Name + "=" + advertised.String()
 	config.ListenMetricsUrls = []url.URL{{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", c.Ports.Etcd)}}
-	config.LogLevel = c.Logging.Level
-	config.LogOutputs = []string{"stderr"}
+	// A data file that is mostly free pages is rewritten at the start.
+	config.BootstrapDefragThresholdMegabytes = 100
+	logger, level, err := etcdLogger(c.Logging.Level)
+	if err != nil {
+		return nil, err
+	}
+	config.ZapLoggerBuilder = embed.NewZapLoggerBuilder(logger)
 	config.WarningUnaryRequestDuration = time.Second
 	// The entries that are kept for a lagging member are held in memory, and a
 	// single member never lags.
@@ -51,7 +82,7 @@ func startEtcd(ctx context.Context, c node.Config) (*embed.Etcd, error) {
 	}
 	select {
 	case <-server.Server.ReadyNotify():
-		return server, nil
+		return &etcd{server, level}, nil
 	case err := <-server.Err():
 		return nil, fmt.Errorf("etcd: %w", err)
 	case <-ctx.Done():

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -48,22 +49,27 @@ func cgroupDirs(path string) ([]string, error) {
 	return dirs, nil
 }
 
-// prepareCgroups makes the instance's root cgroup in every hierarchy.
-func prepareCgroups(root string) error {
-	dirs, err := cgroupDirs(root)
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make cgroup %s: %w", dir, err)
-		}
-		if err := inheritCpuset(dir); err != nil {
+// prepareCgroups makes the instance's root cgroup and that of the shims below
+// it, in every hierarchy.
+func prepareCgroups(root, shims string) error {
+	for _, path := range []string{root, shims} {
+		dirs, err := cgroupDirs(path)
+		if err != nil {
 			return err
+		}
+		for _, dir := range dirs {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return fmt.Errorf("make cgroup %s: %w", dir, err)
+			}
+			if CgroupVersion() == 1 {
+				if err := inheritCpuset(dir); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if CgroupVersion() == 2 {
-		return enableControllers(root)
+		return enableControllers(cgroupMount, root)
 	}
 	return nil
 }
@@ -73,7 +79,7 @@ func prepareCgroups(root string) error {
 func inheritCpuset(dir string) error {
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		own, err := os.ReadFile(filepath.Join(dir, file))
-		if errors.Is(err, os.ErrNotExist) || strings.TrimSpace(string(own)) != "" || CgroupVersion() == 2 {
+		if errors.Is(err, os.ErrNotExist) || strings.TrimSpace(string(own)) != "" {
 			continue
 		}
 		parent, err := os.ReadFile(filepath.Join(filepath.Dir(dir), file))
@@ -87,42 +93,41 @@ func inheritCpuset(dir string) error {
 	return nil
 }
 
-// podControllers are the version 2 controllers that the kubelet requires.
-var podControllers = []string{"cpuset", "cpu", "io", "memory", "pids"}
+// podControllers are the version 2 controllers that the kubelet looks for in
+// its root cgroup. It refuses to start when one that the host has is not
+// delegated; those not required may be missing from the host.
+var podControllers = []struct {
+	name     string
+	required bool
+}{{"cpuset", true}, {"cpu", true}, {"memory", true}, {"pids", true}, {"io", false}, {"hugetlb", false}}
 
-// enableControllers delegates the controllers along the path to root, so that
-// cgroups below it have them. A cgroup that holds processes cannot delegate
-// (the kernel's "no internal processes" rule); the error then says so.
-func enableControllers(root string) error {
-	dir := cgroupMount
-	parts := append([]string{""}, strings.Split(strings.Trim(root, "/"), "/")...)
-	for _, part := range parts {
+// enableControllers delegates the controllers along the path from mount to
+// root, so that cgroups below it have them. A cgroup that holds processes
+// cannot delegate (the kernel's "no internal processes" rule); the error then
+// says so.
+func enableControllers(mount, root string) error {
+	dir := mount
+	for _, part := range append([]string{""}, strings.Split(strings.Trim(root, "/"), "/")...) {
 		dir = filepath.Join(dir, part)
 		available, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 		if err != nil {
 			return fmt.Errorf("read controllers of cgroup %s: %w", dir, err)
 		}
 		for _, controller := range podControllers {
-			if !hasWord(string(available), controller) {
-				return fmt.Errorf("cgroup %s lacks the controller %s, which pods need: delegate it (systemd: Delegate=yes)", dir, controller)
+			if !slices.Contains(strings.Fields(string(available)), controller.name) {
+				if controller.required {
+					return fmt.Errorf("cgroup %s lacks the controller %s, which pods need: delegate it (systemd: Delegate=yes)", dir, controller.name)
+				}
+				continue
 			}
-			err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
+			err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller.name), 0o644)
 			if errors.Is(err, unix.EBUSY) {
-				return fmt.Errorf("cgroup %s holds processes and so cannot delegate %s: move them to a cgroup of their own: %w", dir, controller, err)
+				return fmt.Errorf("cgroup %s holds processes and so cannot delegate %s: move them to a cgroup of their own: %w", dir, controller.name, err)
 			}
 			if err != nil {
-				return fmt.Errorf("delegate %s in cgroup %s: %w", controller, dir, err)
+				return fmt.Errorf("delegate %s in cgroup %s: %w", controller.name, dir, err)
 			}
 		}
 	}
 	return nil
-}
-
-func hasWord(text, word string) bool {
-	for _, field := range strings.Fields(text) {
-		if field == word {
-			return true
-		}
-	}
-	return false
 }

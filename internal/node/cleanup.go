@@ -38,6 +38,7 @@ func Cleanup(ctx context.Context, c Config, keepWorkloads bool) error {
 		removeInterfaces(c),
 		removeRules(ctx, c),
 		RemoveCgroup(filepath.Join(c.CgroupRoot, "kubepods")),
+		RemoveCgroup(c.ShimCgroup()),
 		removeEmptyCgroup(c.CgroupRoot),
 	)
 }
@@ -89,13 +90,16 @@ func removeRuntimeFiles(c Config) error {
 	for _, path := range []string{c.ContainerdState(), c.ipamDir(), c.shimSocketDir(), c.ContainerdSocket, c.ContainerdSocket + ".ttrpc"} {
 		failed = append(failed, os.RemoveAll(path))
 	}
-	os.Remove(filepath.Dir(c.shimSocketDir())) // shared by all instances: goes with the last
 	results, err := filepath.Glob(filepath.Join(cniCache, c.Instance+"-*"))
 	failed = append(failed, err)
 	for _, result := range results {
 		failed = append(failed, os.Remove(result))
 	}
 	failed = append(failed, removeLinks(containerLogLinks, c.PodLogDir()))
+	// Directories that all instances share go with the last one.
+	for _, dir := range []string{filepath.Dir(c.shimSocketDir()), cniCache, filepath.Dir(cniCache), containerLogLinks} {
+		_ = os.Remove(dir)
+	}
 	return errors.Join(failed...)
 }
 

@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -355,6 +356,9 @@ func (c *Config) Validate() error {
 	if err := c.Ports.validate(); err != nil {
 		return err
 	}
+	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, c.Logging.Level) {
+		return fmt.Errorf("logging.level: %q is none of %s", c.Logging.Level, strings.Join(levels, ", "))
+	}
 	return c.Registry.validate()
 }
 
@@ -458,6 +462,11 @@ func (c *Config) ContainerdRoot() string { return filepath.Join(c.DataDir, "cont
 
 // ContainerdState holds containerd's running state: bundles, mounts, network namespaces.
 func (c *Config) ContainerdState() string { return filepath.Join(c.DataDir, "containerd", "state") }
+
+// ShimCgroup is where shims live: left in containerd's cgroup, where they are
+// started, every pod would count against containerd's memory budget. Whoever
+// starts containers in another containerd namespace gives it to runc's options.
+func (c *Config) ShimCgroup() string { return filepath.Join(c.CgroupRoot, "shims") }
 
 // containerdDir holds containerd's configuration, CNI configuration and registry hosts.
 func (c *Config) containerdDir() string { return filepath.Join(c.DataDir, "containerd") }

@@ -46,6 +46,7 @@ func TestParseRefuses(t *testing.T) {
 		"no port":              {minimal + `,"ports":{"kubelet":70000}}`, "ports.kubelet: 70000 is not a TCP port"},
 		"loopback node":        {strings.Replace(minimal, "192.0.2.2", "127.0.0.1", 1) + "}", `node.ip: "127.0.0.1" must be an IPv4 address that pods can reach`},
 		"long path":            {strings.Replace(minimal, "/var/lib/slipway", "/"+strings.Repeat("d", 100), 1) + "}", "choose a shorter data directory"},
+		"no level":             {minimal + `,"logging":{"level":"loud"}}`, `logging.level: "loud" is none of debug, info, warn, error`},
 		"mirror without URL":   {minimal + `,"registry":{"mirrors":[{"registry":"docker.io","endpoint":"cache"}]}}`, `registry.mirrors[0].endpoint: "cache" must be an http or https URL`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -103,7 +103,10 @@ func containerdConfig(c Config, mayLowerOOMScore bool) map[string]any {
 	runc := table(
 		"runtime_type", "io.containerd.runc.v2",
 		"runtime_path", filepath.Join(c.BinDir, "containerd-shim-runc-v2"),
-		"options", table("BinaryName", "runc", "Root", filepath.Join(c.ContainerdState(), "runc"), "SystemdCgroup", false),
+		"options", table(
+			"BinaryName", "runc", "Root", filepath.Join(c.ContainerdState(), "runc"),
+			"ShimCgroup", c.ShimCgroup(), "SystemdCgroup", false,
+		),
 	)
 	return table(
 		"version", 3,

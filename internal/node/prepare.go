@@ -34,7 +34,7 @@ func Prepare(ctx context.Context, c Config) error {
 	if _, err := WriteContainerd(c); err != nil {
 		return err
 	}
-	if err := prepareCgroups(c.CgroupRoot); err != nil {
+	if err := prepareCgroups(c.CgroupRoot, c.ShimCgroup()); err != nil {
 		return err
 	}
 	if err := setKernel(); err != nil {

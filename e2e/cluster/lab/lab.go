@@ -91,6 +91,9 @@ func New(ctx context.Context, dir, name string) (*Node, error) {
 	return n, n.namespace.create(ctx)
 }
 
+// HostIP is the host's address as the node and its pods reach it.
+func (n *Node) HostIP() string { return n.namespace.host }
+
 // Start prepares the host and starts containerd and slipway-cluster, those of
 // them that do not run. It does not wait.
 func (n *Node) Start(ctx context.Context) error {
