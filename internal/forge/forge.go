@@ -90,6 +90,8 @@ type Service struct {
 	wakeMu   sync.Mutex
 	hookWake chan struct{}
 
+	lfsTokens *lfsTokens
+
 	pipeMu    sync.RWMutex
 	pipelines Pipelines
 }
@@ -129,7 +131,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{store: o.Store, access: o.Access, payloads: o.Payloads, o: o, log: o.Log, now: o.Now, git: g,
 		readers: newReaders(g), pushes: newLivePushes(), locks: newProjectLocks(), counts: newCountCache(),
-		hookWake: make(chan struct{}, 1), pipelines: o.Pipelines}
+		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), pipelines: o.Pipelines}
 	return s, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
@@ -88,7 +89,7 @@ func (h *gitHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *gitHandler) serve(w http.ResponseWriter, r *http.Request, path, rest string) error {
-	who, err := h.s.access.Authenticate(r)
+	who, err := h.authenticate(r, path, rest)
 	if err != nil {
 		return err
 	}
@@ -130,6 +131,17 @@ func (h *gitHandler) serve(w http.ResponseWriter, r *http.Request, path, rest st
 		return h.infoRefs(w, r, who, p, service)
 	}
 	return h.rpc(w, r, who, p, service)
+}
+
+// authenticate also accepts the short-lived credentials that LFS clients get
+// over SSH.
+func (h *gitHandler) authenticate(r *http.Request, path, rest string) (delivery.Identity, error) {
+	if strings.HasPrefix(rest, "/info/lfs/") || strings.HasPrefix(rest, "/gitlab-lfs/") {
+		if _, password, ok := r.BasicAuth(); ok && strings.HasPrefix(password, lfsTokenPrefix) {
+			return h.s.lfsTokens.check(password, path, h.s.now())
+		}
+	}
+	return h.s.access.Authenticate(r)
 }
 
 // authorizeFetch checks the right to read the code of a visible project.
@@ -252,6 +264,25 @@ func (h *gitHandler) rpc(w http.ResponseWriter, r *http.Request, who delivery.Id
 	return body.failed(err)
 }
 
+// feed copies what the client sends to the process. Unlike exec's own copying
+// it is not waited for: a client that sends nothing more, and does not hang up
+// either, must not hold the end of a transfer. It ends when the connection or
+// the request does.
+func feed(cmd *exec.Cmd, in io.Reader) error {
+	if in == http.NoBody {
+		return nil
+	}
+	w, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("forge: start git: %w", err)
+	}
+	go func() {
+		io.Copy(w, in) //nolint:errcheck // git notices an early end, and tells
+		w.Close()
+	}()
+	return nil
+}
+
 // uploadPack runs git upload-pack for a clone or fetch.
 func (s *Service) uploadPack(ctx context.Context, p delivery.Project, t transport) error {
 	args := []string{"upload-pack", "--strict"}
@@ -265,11 +296,17 @@ func (s *Service) uploadPack(ctx context.Context, p delivery.Project, t transpor
 	cmd := s.git.command(ctx, "", []string{"GIT_PROTOCOL=" + t.protocol}, append(args, dir)...)
 	cmd.Dir = dir
 	stderr := &limited{max: maxStderr}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.in, t.out, stderr
+	cmd.Stdout, cmd.Stderr = t.out, stderr
 	if t.errOut != nil {
 		cmd.Stderr = io.MultiWriter(stderr, t.errOut)
 	}
-	if err := cmd.Run(); err != nil {
+	if err := feed(cmd, t.in); err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("forge: fetch: %w", err)
+	}
+	if err := cmd.Wait(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

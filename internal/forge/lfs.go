@@ -2,8 +2,10 @@ package forge
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -25,6 +27,59 @@ func randomName() string { return strings.ToLower(rand.Text()) }
 const lfsMedia = "application/vnd.git-lfs+json"
 
 var oidPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+const (
+	lfsTokenPrefix = "slfs-"
+	lfsTokenLife   = time.Hour
+)
+
+// lfsTokens signs what LFS clients get over SSH to use over HTTP. The key
+// lives as long as the process: after a restart clients ask anew.
+type lfsTokens struct{ key []byte }
+
+func newLFSTokens() *lfsTokens {
+	key := make([]byte, 32)
+	rand.Read(key)
+	return &lfsTokens{key}
+}
+
+type lfsClaim struct {
+	Who     delivery.Identity `json:"who"`
+	Path    string            `json:"path"`
+	Expires int64             `json:"exp"`
+}
+
+func (t *lfsTokens) sign(body string) string {
+	m := hmac.New(sha256.New, t.key)
+	m.Write([]byte(body))
+	return base64.RawURLEncoding.EncodeToString(m.Sum(nil))
+}
+
+func (t *lfsTokens) issue(who delivery.Identity, path string, expires time.Time) (string, error) {
+	raw, err := json.Marshal(lfsClaim{who, path, expires.Unix()})
+	if err != nil {
+		return "", err
+	}
+	body := base64.RawURLEncoding.EncodeToString(raw)
+	return lfsTokenPrefix + body + "." + t.sign(body), nil
+}
+
+func (t *lfsTokens) check(token, path string, now time.Time) (delivery.Identity, error) {
+	bad := &delivery.Error{Kind: delivery.Unauthenticated, Message: "The LFS credentials are wrong or too old."}
+	body, sig, ok := strings.Cut(strings.TrimPrefix(token, lfsTokenPrefix), ".")
+	if !ok || !hmac.Equal([]byte(sig), []byte(t.sign(body))) {
+		return delivery.Identity{}, bad
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil {
+		return delivery.Identity{}, bad
+	}
+	var c lfsClaim
+	if err := json.Unmarshal(raw, &c); err != nil || now.Unix() >= c.Expires || !strings.EqualFold(c.Path, path) {
+		return delivery.Identity{}, bad
+	}
+	return c.Who, nil
+}
 
 // lfsPath is where an object lies; projects share equal objects.
 func (s *Service) lfsPath(oid string) string {

@@ -85,12 +85,14 @@ func (s *Service) receivePack(ctx context.Context, who delivery.Identity, p deli
 	cmd := s.git.command(ctx, "", []string{"SLIPWAY_PUSH=1", "GIT_PROTOCOL=" + t.protocol}, append(args, dir)...)
 	cmd.Dir = dir
 	stderr := &limited{max: maxStderr}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = t.in, t.out, stderr
+	cmd.Stdout, cmd.Stderr = t.out, stderr
 	if t.errOut != nil {
 		cmd.Stderr = io.MultiWriter(stderr, t.errOut)
 	}
 	cmd.ExtraFiles = []*os.File{askW, sayR} // file descriptors 3 and 4 of git and its hooks
-	err = cmd.Start()
+	if err = feed(cmd, t.in); err == nil {
+		err = cmd.Start()
+	}
 	askW.Close()
 	sayR.Close()
 	if err != nil {

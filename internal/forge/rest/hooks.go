@@ -201,8 +201,11 @@ func (h *handlers) testHook(w http.ResponseWriter, r *api.Request) error {
 
 func (h *handlers) search(rt *api.Router) {
 	rt.Handle("GET /search", api.Need{}, h.searchAll)
-	rt.Handle("GET /groups/{group}/search", api.Need{}, h.searchGroup)
-	rt.Handle("GET /projects/{project}/search", api.Need{Role: delivery.Guest}, code(h.searchProject))
+	// GitLab's documentation has the first form, its Go client uses the second.
+	for _, dash := range []string{"", "/-"} {
+		rt.Handle("GET /groups/{group}"+dash+"/search", api.Need{}, h.searchGroup)
+		rt.Handle("GET /projects/{project}"+dash+"/search", api.Need{Role: delivery.Guest}, code(h.searchProject))
+	}
 }
 
 func (h *handlers) searchAll(w http.ResponseWriter, r *api.Request) error {
