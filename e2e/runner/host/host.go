@@ -1,0 +1,315 @@
+// Package host gives end-to-end tests and benchmarks of the runner a real
+// containerd, a base image and a registry.
+//
+// It owns processes and folders of its own and removes them. It needs root and
+// the programs of bin/; without them tests are skipped.
+package host
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	client "github.com/containerd/containerd/v2/client"
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/distribution/distribution/v3/registry/handlers"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the registry's storage
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/sirupsen/logrus"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/imagebase"
+	"github.com/slipwayhq/slipway/internal/jobs"
+	"github.com/slipwayhq/slipway/internal/node"
+	"github.com/slipwayhq/slipway/internal/runner"
+	"github.com/slipwayhq/slipway/internal/runner/containerd"
+	"github.com/slipwayhq/slipway/internal/runner/runnertest"
+)
+
+// Deadline bounds one job.
+const Deadline = 3 * time.Minute
+
+const BaseImage = "docker.io/library/debian:bookworm-slim"
+
+// Host is one containerd with its own data folder, shared by the tests of the
+// package.
+type Host struct {
+	Dir    string
+	Config node.Config
+	stop   func()
+}
+
+var shared = sync.OnceValues(start)
+
+// Main runs a package's tests and stops the shared host.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if started != nil {
+		started.stop()
+	}
+	return code
+}
+
+var started *Host // for Main only
+
+func Need(t testing.TB) *Host {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	if _, err := os.Stat(filepath.Join(BinDir(), "containerd")); err != nil {
+		t.Skipf("needs the programs in %s", BinDir())
+	}
+	h, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func BinDir() string {
+	if dir := os.Getenv("SLIPWAY_BIN"); dir != "" {
+		return dir
+	}
+	dir, _ := filepath.Abs("../../bin")
+	return dir
+}
+
+func start() (*Host, error) {
+	dir, err := os.MkdirTemp("", "sw-runner-")
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{Dir: dir}
+	h.Config = node.Config{Instance: "swr", DataDir: dir, BinDir: BinDir(), Node: node.NodeConfig{IP: "127.0.0.1"}}
+	if err := h.Config.SetDefaults(); err != nil {
+		return nil, err
+	}
+	if _, err := node.WriteContainerd(h.Config); err != nil {
+		return nil, err
+	}
+	command := node.ContainerdCommand(h.Config)
+	process := exec.Command(command.Path, command.Args...)
+	process.Env = command.Env
+	log, err := os.Create(filepath.Join(dir, "containerd.log"))
+	if err != nil {
+		return nil, err
+	}
+	process.Stdout, process.Stderr = log, log
+	if err := process.Start(); err != nil {
+		return nil, err
+	}
+	h.stop = func() {
+		_ = process.Process.Signal(os.Interrupt)
+		_ = process.Wait()
+		_ = exec.Command("sh", "-c", `grep " $1/" /proc/self/mounts | cut -d" " -f2 | sort -r | xargs -r umount -l; rm -rf "$1"`, "sh", dir).Run()
+	}
+	started = h
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	c, err := client.New(h.Config.ContainerdSocket, client.WithDefaultNamespace("slipway-jobs"), client.WithTimeout(30*time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("%w; log: %s", err, logOf(dir))
+	}
+	defer c.Close()
+	archive, err := baseArchive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(archive)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	images, err := c.Import(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range images {
+		if err := client.NewImage(c, one).Unpack(ctx, "overlayfs"); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+func logOf(dir string) []byte {
+	raw, _ := os.ReadFile(filepath.Join(dir, "containerd.log"))
+	return raw[max(0, len(raw)-4000):]
+}
+
+// baseArchive makes the base image once for all test runs of a machine.
+func baseArchive(ctx context.Context) (string, error) {
+	dir := filepath.Join(os.TempDir(), "slipway-test-images")
+	archive := filepath.Join(dir, "debian-bookworm-slim.tar")
+	if _, err := os.Stat(archive); err == nil {
+		return archive, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	var log bytes.Buffer
+	if _, err := imagebase.Make(ctx, imagebase.Options{Name: "debian:bookworm-slim", Output: archive, Log: &log}); err != nil {
+		return "", fmt.Errorf("%w\n%s", err, log.Bytes())
+	}
+	return archive, nil
+}
+
+// executor makes an executor on the host's containerd.
+func (h *Host) Executor(t testing.TB, change func(*containerd.Config)) *containerd.Executor {
+	t.Helper()
+	config := containerd.Config{
+		Socket: h.Config.ContainerdSocket, Dir: filepath.Join(h.Dir, "jobs"), DefaultImage: BaseImage,
+		PullPolicy: []string{"if-not-present"},
+		Network: containerd.NetworkConfig{Instance: "swr", Subnet: netip.MustParsePrefix("10.94.0.0/24"),
+			Blocked: []netip.Prefix{netip.MustParsePrefix("10.92.0.0/16"), netip.MustParsePrefix("10.93.0.0/16")}},
+	}
+	if change != nil {
+		change(&config)
+	}
+	e, err := containerd.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// Registry is a plain distribution registry with the base image as the
+// platform's cache would have it. It returns its host:port.
+func Registry(t testing.TB) string {
+	t.Helper()
+	config := &configuration.Configuration{Storage: configuration.Storage{
+		"filesystem": configuration.Parameters{"rootdirectory": t.TempDir()}, "delete": configuration.Parameters{"enabled": true}}}
+	config.Catalog.MaxEntries = 100
+	config.Log.Level, config.Log.AccessLog.Disabled = "error", true
+	logrus.SetLevel(logrus.FatalLevel) // the registry logs through the global logger
+	app := handlers.NewApp(context.Background(), config)
+	listener, err := net.Listen("tcp", Address(t)+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: app}
+	go func() { _ = server.Serve(listener) }() // ends with Close
+	t.Cleanup(func() { server.Close() })
+	address := listener.Addr().String()
+	archive, err := baseArchive(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "-C", dir, "-xf", archive).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := index.Image(manifest.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.ParseReference(address+"/docker.io/library/debian:bookworm-slim", name.Insecure)
+	if err == nil {
+		err = remote.Write(ref, image)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// Address is an address of this host that jobs can reach.
+func Address(t testing.TB) string {
+	t.Helper()
+	connection, err := net.Dial("udp", "203.0.113.1:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	return connection.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
+// service wires the whole built-in runner as the platform does.
+func Service(t testing.TB, registry string, change func(*jobs.Config)) *runnertest.Bench {
+	t.Helper()
+	h := Need(t)
+	if _, err := os.Stat(filepath.Join(BinDir(), "buildkitd")); err != nil {
+		t.Skip("needs buildkitd")
+	}
+	b := runnertest.NewBench(t, runnertest.Setup{Image: "debian:bookworm-slim", Deadline: Deadline})
+	_, port, _ := net.SplitHostPort(registry)
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := jobs.Config{
+		Instance: "swr", DataDir: h.Dir, BinDir: BinDir(), Socket: h.Config.ContainerdSocket,
+		JobSubnet: netip.MustParsePrefix("10.94.0.0/24"), BuildSubnet: netip.MustParsePrefix("10.95.0.0/24"),
+		Blocked: []netip.Prefix{netip.MustParsePrefix("10.92.0.0/15")}, HostPorts: []uint16{uint16(number)},
+		Registry: registry, RegistryHTTP: true, Mirrors: map[string]string{"docker.io": registry + "/docker.io"}, PullPolicy: []string{"if-not-present"},
+		RegistryHosts: registryHosts(t, registry), Concurrent: 4, Limits: runner.Limits{Memory: 2 << 30, PIDs: 1024},
+		Session: delivery.RunnerSession{SystemID: "s_test"}, Coordinator: b.Coordinator, Repositories: b,
+	}
+	if change != nil {
+		change(&config)
+	}
+	s, err := jobs.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	<-s.Ready()
+	return b
+}
+
+func registryHosts(t testing.TB, registry string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for host, text := range map[string]string{
+		registry:    fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\ncapabilities = [\"pull\", \"resolve\", \"push\"]\n", registry),
+		"docker.io": fmt.Sprintf("server = \"http://%[1]s/v2/docker.io\"\n[host.\"http://%[1]s/v2/docker.io\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n", registry),
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, host), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, host, "hosts.toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// script is a job's script from a text block.
+func Script(text string) []string {
+	return []string{strings.TrimSpace(text)}
+}
