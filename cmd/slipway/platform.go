@@ -19,6 +19,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/ingress"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
+	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/store"
@@ -43,11 +44,12 @@ type platform struct {
 	api    *api.Router
 	mux    *http.ServeMux // the platform's listener
 
-	registry *registry.Registry
-	scanner  *scan.Service
-	ingress  *ingress.Ingress
-	metrics  *metrics.Metrics
-	forge    *forge.Service
+	registry  *registry.Registry
+	scanner   *scan.Service
+	ingress   *ingress.Ingress
+	metrics   *metrics.Metrics
+	forge     *forge.Service
+	pipelines *pipeline.Engine
 }
 
 // components builds every part of the platform. Git, web and the database come
@@ -57,7 +59,7 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 		return nil, err
 	}
 	comps := []supervise.Component{{Name: "control", Unit: supervise.Func{RunFunc: p.serveControl}}}
-	for _, open := range []func(context.Context) error{p.openCore, p.openForge} {
+	for _, open := range []func(context.Context) error{p.openCore, p.openForge, p.openPipelines} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -65,7 +67,7 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 	// The listener's routes are complete before it opens: coreComponents is last.
 	for _, build := range []func(context.Context) ([]supervise.Component, error){
 		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.metricsComponents,
-		p.forgeComponents, p.hookComponents, p.coreComponents,
+		p.forgeComponents, p.pipelineComponents, p.runnerComponents, p.hookComponents, p.coreComponents,
 	} {
 		more, err := build(ctx)
 		if err != nil {

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+
+	ciTemplates "github.com/slipwayhq/slipway/gitlab-ci"
+	"github.com/slipwayhq/slipway/internal/pipeline"
+	"github.com/slipwayhq/slipway/internal/store/pipelinedb"
+	"github.com/slipwayhq/slipway/internal/supervise"
+)
+
+// openPipelines makes the CI engine and lets access validate its job tokens.
+func (p *platform) openPipelines(ctx context.Context) error {
+	key, err := pipeline.LoadKey(p.dir.Path("keys", "ci.key"))
+	if err != nil {
+		return err
+	}
+	repos := repositoriesForPipelines{p.access, p.forge}
+	projects := projectsForPipelines{p.access, p.forge}
+	e, err := pipeline.New(ctx, pipeline.Config{
+		Store: pipelinedb.New(p.db), Projects: projects, Users: projects, Repositories: repos,
+		Log: p.log, Key: key, DataDir: p.DataDir, ExternalURL: p.ExternalURL, RegistryHost: p.externalHost(),
+		SSHHost: p.address, SSHPort: p.SSH.Port, Version: version, Templates: func(name string) ([]byte, error) { return fs.ReadFile(ciTemplates.Templates(), name) },
+	})
+	if err != nil {
+		return err
+	}
+	p.pipelines = e
+	p.access.SetJobTokens(e)
+	return nil
+}
+
+func (p *platform) pipelineComponents(context.Context) ([]supervise.Component, error) {
+	p.pipelines.RegisterRunnerRoutes(p.mux)
+	return []supervise.Component{{Name: "pipelines", Unit: supervise.Func{RunFunc: p.pipelines.Run}}}, nil
+}
