@@ -37,7 +37,7 @@ func New(connect rest.Connect) *cobra.Command {
 		Example: "  slipway image ls\n  slipway image tags team/app\n  slipway image push debian.tar docker.io/library/debian:bookworm-slim",
 	}
 	c.AddCommand(listCommand(connect), tagsCommand(connect), inspectCommand(connect), removeCommand(connect), pushCommand(connect),
-		cacheCommand(connect), collectCommand(connect), policyCommand(connect))
+		bootstrapCommand(connect), cacheCommand(connect), collectCommand(connect), policyCommand(connect))
 	return c
 }
 
