@@ -24,6 +24,8 @@ Usage:
 
 FILE is JSON as "slipway up" writes it to <data directory>/run/slipway-cluster.json.
 The state of every component is served as GET /readyz on its health_socket.
+SIGHUP renews certificates that are missing or near their end at once; otherwise
+they are looked at twice a day.
 
 Example:
   slipway-cluster --config /var/lib/slipway/run/slipway-cluster.json
@@ -58,5 +60,8 @@ func run(ctx context.Context, path string, started time.Time) error {
 	if err != nil {
 		return err
 	}
-	return cluster.Run(ctx, config, started)
+	renew := make(chan os.Signal, 1)
+	signal.Notify(renew, syscall.SIGHUP)
+	defer signal.Stop(renew)
+	return cluster.Run(ctx, config, started, renew)
 }

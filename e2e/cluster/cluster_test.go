@@ -7,10 +7,12 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,6 +210,7 @@ func TestKubectl(t *testing.T) {
 	t.Run("volume", func(t *testing.T) { testVolumeGoes(t, ctx, n) })
 	t.Run("secrets", func(t *testing.T) { testSecrets(t, ctx, n) })
 	t.Run("anonymous", func(t *testing.T) { testAnonymous(t, ctx, n) })
+	t.Run("renewal", func(t *testing.T) { testRenewal(t, ctx, n) })
 	t.Run("rbac", func(t *testing.T) {
 		out, err := n.Kubectl(ctx, "auth", "can-i", "list", "secrets", "--as=system:serviceaccount:default:default")
 		if err == nil || strings.TrimSpace(out) != "no" {
@@ -304,4 +307,46 @@ func testAnonymous(t *testing.T, ctx context.Context, n *lab.Node) {
 			t.Errorf("%s answers a stranger %d %q (%v)", url, status, body, err)
 		}
 	}
+}
+
+// testRenewal takes certificates away and has them made again: the listeners
+// must present new ones without a restart, and clients must go on.
+func testRenewal(t *testing.T, ctx context.Context, n *lab.Node) {
+	ports := n.Config.Ports
+	listeners := map[string]int{"apiserver": ports.APIServer, "kubelet-serving": ports.Kubelet, "metrics-server-serving": ports.MetricsServer}
+	before := map[string]string{}
+	for name, port := range listeners {
+		serial, err := presented(ctx, n, port)
+		must(t, err)
+		before[name] = serial
+		must(t, os.Remove(filepath.Join(n.Config.ClusterDir(), "pki", name+".crt")))
+	}
+	must(t, os.Remove(filepath.Join(n.Config.ClusterDir(), "pki", "kubelet.crt")))
+	must(t, syscall.Kill(n.PID(lab.Cluster), syscall.SIGHUP))
+	for name, port := range listeners {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		defer cancel()
+		err := lab.Until(ctx, func() error {
+			serial, err := presented(ctx, n, port)
+			if err == nil && serial == before[name] {
+				err = fmt.Errorf("%s still presents certificate %s", name, serial)
+			}
+			return err
+		})
+		must(t, err)
+	}
+	kubectl(t, ctx, n, "run", "renewed", "--image="+lab.TestImage, "--restart=Never", "--", "lookup", "hello")
+	kubectl(t, ctx, n, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/renewed", "--timeout=60s")
+	kubectl(t, ctx, n, "logs", "renewed")
+}
+
+// presented is the serial number of the certificate that a port presents.
+func presented(ctx context.Context, n *lab.Node, port int) (string, error) {
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // only looked at
+	connection, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", n.Config.Node.IP, port))
+	if err != nil {
+		return "", err
+	}
+	defer connection.Close()
+	return connection.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String(), nil
 }

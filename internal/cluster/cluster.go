@@ -41,8 +41,9 @@ const (
 // component fails: then it stops the others and returns that component's
 // error, and the process has to be started anew, because Kubernetes'
 // components keep global state. containerd may be absent or come and go.
-// started is when the process began.
-func Run(ctx context.Context, c node.Config, started time.Time) error {
+// started is when the process began. The certificates are looked at twice a day
+// and whenever something arrives on renew, which may be nil.
+func Run(ctx context.Context, c node.Config, started time.Time, renew <-chan os.Signal) error {
 	if err := applyLimits(c); err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func Run(ctx context.Context, c node.Config, started time.Time) error {
 			return fmt.Errorf("make the cluster's directories: %w", err)
 		}
 	}
-	r := &running{config: c, creds: creds, board: newBoard(started)}
+	r := &running{config: c, creds: creds, board: newBoard(started), renewNow: renew}
 	return r.run(ctx)
 }
 
@@ -76,11 +77,12 @@ func applyLimits(c node.Config) error {
 
 // running is one run of the cluster.
 type running struct {
-	config node.Config
-	creds  *credentials
-	board  *board
-	group  sync.WaitGroup
-	fail   context.CancelCauseFunc
+	config   node.Config
+	creds    *credentials
+	board    *board
+	renewNow <-chan os.Signal
+	group    sync.WaitGroup
+	fail     context.CancelCauseFunc
 }
 
 // component runs until its context ends.
@@ -266,12 +268,13 @@ func (r *running) renew(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			renewed, err := r.creds.ensure()
-			if err != nil {
-				klog.ErrorS(err, "Certificates were not renewed; next try follows", "after", renewEvery)
-			} else if len(renewed) > 0 {
-				klog.InfoS("Certificates renewed", "names", renewed)
-			}
+		case <-r.renewNow:
+		}
+		renewed, err := r.creds.ensure()
+		if err != nil {
+			klog.ErrorS(err, "Certificates were not renewed; next try follows", "after", renewEvery)
+		} else if len(renewed) > 0 {
+			klog.InfoS("Certificates renewed", "names", renewed)
 		}
 	}
 }
