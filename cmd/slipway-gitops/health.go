@@ -62,6 +62,17 @@ func (s *status) set(name string, change func(*component)) {
 	}
 }
 
+func (s *status) allReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.components {
+		if !c.Ready {
+			return false
+		}
+	}
+	return true
+}
+
 func (s *status) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	doc := struct {

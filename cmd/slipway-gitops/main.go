@@ -21,6 +21,7 @@ import (
 	log "github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/slipwayhq/slipway/internal/footprint"
 	"github.com/slipwayhq/slipway/internal/gitops"
 	argocd "github.com/slipwayhq/slipway/internal/gitops/engine"
 	rollouts "github.com/slipwayhq/slipway/internal/rollout/engine"
@@ -99,6 +100,7 @@ func serve(ctx context.Context, c *gitops.Config) error {
 	}
 	g.Go(func() error { return stopped(ctx, "Argo CD", cd.Run(ctx)) })
 	g.Go(func() error { return stopped(ctx, "Argo Rollouts", ro.Run(ctx)) })
+	g.Go(func() error { trimWhenReady(ctx, status); return nil })
 	done := make(chan error, 1)
 	go func() { done <- g.Wait() }()
 	select {
@@ -114,6 +116,26 @@ func serve(ctx context.Context, c *gitops.Config) error {
 	case <-time.After(8 * time.Second):
 		log.Warn("some controllers did not stop in 8 s; leaving them")
 		return nil
+	}
+}
+
+// trimWhenReady gives back what only the start needed, a while after it.
+func trimWhenReady(ctx context.Context, s *status) {
+	const look, settle = time.Second, 20 * time.Second
+	for wait := look; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if wait == settle {
+			n, err := footprint.Trim()
+			log.WithError(err).WithField("bytes", n).Debug("gave back memory of the start")
+			return
+		}
+		if s.allReady() {
+			wait = settle
+		}
 	}
 }
 
