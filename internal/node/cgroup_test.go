@@ -66,3 +66,19 @@ func TestInheritCpuset(t *testing.T) {
 		t.Errorf("a hierarchy without cpuset: %v", err)
 	}
 }
+
+func TestRaise(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "setting")
+	for _, step := range []struct{ present, want string }{{"128\n", "1024"}, {"1024\n", "1024\n"}, {"9000\n", "9000\n"}} {
+		if err := os.WriteFile(path, []byte(step.present), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := raise(path, 1024); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != step.want {
+			t.Errorf("%q became %q, want %q (%v)", step.present, got, step.want, err)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -75,8 +76,16 @@ func checkTools(c Config) error {
 	return nil
 }
 
-// setKernel applies what pod networking needs. The kubelet sets the rest of
-// its own needs itself. The settings are local to the network namespace.
+// inotifyMinimums are what the kubelet, containerd and a hundred pods use up
+// together; distributions start at 128 instances for all of root's programs.
+var inotifyMinimums = map[string]int{
+	"fs/inotify/max_user_instances": 1024,
+	"fs/inotify/max_user_watches":   262144,
+}
+
+// setKernel applies what pods and their network need. The kubelet sets the
+// rest of its own needs itself. The net settings are local to the network
+// namespace.
 func setKernel() error {
 	if _, err := os.Stat("/proc/sys/net/bridge"); errors.Is(err, os.ErrNotExist) {
 		if out, err := exec.Command("modprobe", "br_netfilter").CombinedOutput(); err != nil {
@@ -92,5 +101,22 @@ func setKernel() error {
 			return fmt.Errorf("set %s to 1 for the pod network: %w", strings.ReplaceAll(name, "/", "."), err)
 		}
 	}
+	for name, minimum := range inotifyMinimums {
+		if err := raise(filepath.Join("/proc/sys", name), minimum); err != nil {
+			return fmt.Errorf("raise %s to %d: %w", strings.ReplaceAll(name, "/", "."), minimum, err)
+		}
+	}
 	return nil
+}
+
+// raise sets a kernel setting to at least minimum.
+func raise(path string, minimum int) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if present, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil && present >= minimum {
+		return nil
+	}
+	return os.WriteFile(path, []byte(strconv.Itoa(minimum)), 0o644)
 }
