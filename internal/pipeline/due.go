@@ -124,10 +124,10 @@ func (e *Engine) sweep(ctx context.Context) {
 			e.log.Error("stuck job not failed", "job", id, "err", err)
 		}
 	}
-	if err := e.stopOverdue(ctx); err != nil {
+	if err := e.stopOverdue(ctx); err != nil && ctx.Err() == nil {
 		e.log.Error("environments not stopped", "err", err)
 	}
-	if err := e.expireArtifacts(ctx); err != nil {
+	if err := e.expireArtifacts(ctx); err != nil && ctx.Err() == nil {
 		e.log.Error("artifacts not expired", "err", err)
 	}
 }

@@ -209,3 +209,27 @@ func (w *world) wantJobs(id int64, want map[string]string) {
 		}
 	}
 }
+
+// createFiles is create with several files.
+func (w *world) createFiles(files map[string]string) pipeline.Pipeline {
+	w.t.Helper()
+	w.forge.Commit(7, "main", "change", files)
+	p, err := w.engine.Create(w.ctx, pipeline.Request{ProjectID: 7, UserID: 1, Ref: "main", Source: pipeline.SourceWeb})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) count() int {
+	w.t.Helper()
+	n := 0
+	if err := w.store.View(w.ctx, func(tx pipeline.Tx) error {
+		var err error
+		_, n, err = tx.Pipelines(pipeline.PipelineFilter{ProjectID: 7}, pipeline.Page{Limit: 1})
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}

@@ -1,4 +1,4 @@
-package process
+package process_test
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/slipwayhq/slipway/internal/pipeline/process"
 )
 
 // conformanceFolder returns the folder of shared conformance data: the
@@ -92,7 +94,7 @@ func TestConformancePipelineProcessing(t *testing.T) {
 }
 
 // happen applies an event to the named jobs, or to the whole pipeline.
-func happen(p *Pipeline, retries []int, event string, jobs []string) error {
+func happen(p *process.Pipeline, retries []int, event string, jobs []string) error {
 	if jobs == nil {
 		switch event {
 		case "retry":
@@ -114,30 +116,24 @@ func happen(p *Pipeline, retries []int, event string, jobs []string) error {
 		if index < 0 {
 			return fmt.Errorf("there is no job %q", name)
 		}
-		found := false
-		for e, n := range eventNames {
-			if n != event {
-				continue
-			}
-			found = true
-			if err := p.Change(index, e); err != nil {
+		e, err := process.ParseEvent(event)
+		if err != nil {
+			return err
+		}
+		if err := p.Change(index, e); err != nil {
+			return err
+		}
+		if e == process.EventDrop && p.Jobs[index].Attempt < retries[index] {
+			if err := p.Change(index, process.EventRetry); err != nil {
 				return err
 			}
-			if e == EventDrop && p.Jobs[index].Attempt < retries[index] {
-				if err := p.Change(index, EventRetry); err != nil {
-					return err
-				}
-			}
-		}
-		if !found {
-			return fmt.Errorf("%s is not an event of jobs", event)
 		}
 	}
 	p.Process()
 	return nil
 }
 
-func compare(t *testing.T, step string, p *Pipeline, want expectation) {
+func compare(t *testing.T, step string, p *process.Pipeline, want expectation) {
 	t.Helper()
 	if want.Pipeline != "" && p.Status.String() != want.Pipeline {
 		t.Errorf("%s: pipeline is %s; want %s", step, p.Status, want.Pipeline)

@@ -32,6 +32,16 @@ var eventNames = map[Event]string{
 // String returns the event's name.
 func (e Event) String() string { return eventNames[e] }
 
+// ParseEvent is the inverse of String.
+func ParseEvent(name string) (Event, error) {
+	for e, n := range eventNames {
+		if n == name {
+			return e, nil
+		}
+	}
+	return 0, fmt.Errorf("process: %q is not an event", name)
+}
+
 // TransitionError says that a job's status does not allow an event.
 type TransitionError struct {
 	Job   string

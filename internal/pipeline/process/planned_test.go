@@ -1,80 +1,53 @@
-package process
+package process_test
 
 import (
+	"context"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/slipwayhq/slipway/internal/pipeline/gitlabci"
+	"github.com/slipwayhq/slipway/internal/pipeline/process"
 )
 
-func planned(t *testing.T, text []byte) (*Pipeline, []int) {
+// planned builds the state machine of a configuration for a push to a branch.
+// It returns the retries that each job allows too.
+func planned(t *testing.T, text []byte) (*process.Pipeline, []int) {
 	t.Helper()
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	facts := gitlabci.Context{Source: "push", Ref: "master", Predefined: map[string]string{"CI_COMMIT_BRANCH": "master", "CI_PIPELINE_SOURCE": "push"}}
+	cfg, diags := gitlabci.Compile(context.Background(), ".gitlab-ci.yml", text, &gitlabci.Folder{}, facts)
+	if err := diags.Err(); err != nil {
 		t.Fatal(err)
 	}
-	type job struct {
-		Stage        string   `yaml:"stage"`
-		When         string   `yaml:"when"`
-		Needs        []string `yaml:"needs"`
-		AllowFailure *bool    `yaml:"allow_failure"`
-		Retry        int      `yaml:"retry"`
+	plan, diags := gitlabci.Plan(context.Background(), cfg, facts)
+	if err := diags.Err(); err != nil {
+		t.Fatal(err)
 	}
-	stages := []string{".pre", "build", "test", "deploy", ".post"}
-	cancel := false
-	var names []string
-	jobs := map[string]job{}
-	root := doc.Content[0]
-	for i := 0; i < len(root.Content); i += 2 {
-		k, v := root.Content[i].Value, root.Content[i+1]
-		switch k {
-		case "stages":
-			stages = nil
-			v.Decode(&stages)
-		case "workflow":
-			cancel = true
-		default:
-			j := job{Stage: "test"}
-			if err := v.Decode(&j); err != nil {
-				t.Fatal(err)
-			}
-			jobs[k] = j
-			names = append(names, k)
-		}
+	at := map[string]int{}
+	for i, j := range plan.Jobs {
+		at[j.Name] = i
 	}
-	used := []string{}
-	idx := map[string]int{}
-	for _, s := range stages {
-		for _, n := range names {
-			if jobs[n].Stage == s {
-				idx[s] = len(used)
-				used = append(used, s)
-				break
-			}
-		}
-	}
-	pos := map[string]int{}
-	for i, n := range names {
-		pos[n] = i
-	}
-	var list []Job
+	var jobs []process.Job
 	var retries []int
-	for _, n := range names {
-		j := jobs[n]
-		w, _ := ParseWhen(j.When)
-		x := Job{Name: n, Stage: idx[j.Stage], When: w, DAG: j.Needs != nil, AllowFailure: w == OnManual}
-		if j.AllowFailure != nil {
-			x.AllowFailure = *j.AllowFailure
+	for _, j := range plan.Jobs {
+		when, err := process.ParseWhen(j.When)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, d := range j.Needs {
-			x.Needs = append(x.Needs, pos[d])
+		job := process.Job{Name: j.Name, Stage: j.StageIndex, When: when, AllowFailure: j.AllowFailure, DAG: j.Needs != nil,
+			Resource: false, Bridge: j.Trigger != nil}
+		for _, n := range j.Needs {
+			job.Needs = append(job.Needs, at[n.Job])
 		}
-		list = append(list, x)
-		retries = append(retries, j.Retry)
+		jobs = append(jobs, job)
+		max := 0
+		if j.Retry != nil {
+			max = j.Retry.Max
+		}
+		retries = append(retries, max)
 	}
-	p, err := New(used, list)
+	p, err := process.New(plan.Stages, jobs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.CancelOnFailure = cancel
+	p.CancelOnFailure = plan.AutoCancel.OnJobFailure == "all"
 	return p, retries
 }
