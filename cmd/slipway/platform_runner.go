@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"runtime"
+	"strings"
 	"sync/atomic"
+	"time"
 
+	"github.com/slipwayhq/slipway/internal/build"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/jobs"
 	"github.com/slipwayhq/slipway/internal/runner"
-	runnercontainerd "github.com/slipwayhq/slipway/internal/runner/containerd"
+	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
 
@@ -40,56 +43,88 @@ func (u *runnerUnit) Ready(context.Context) error {
 
 // Run implements supervise.Unit.
 func (u *runnerUnit) Run(ctx context.Context) error {
-	node, err := u.nodeConfig()
+	config, err := u.jobsConfig(ctx)
 	if err != nil {
 		return err
 	}
-	session, err := u.pipelines.EnsureBuiltinRunner(ctx, "built-in", nil, delivery.RunnerInfo{
-		Name: "slipway", Version: version, Platform: "linux", Architecture: runtime.GOARCH, Executor: "containerd", Shell: "bash",
-	})
-	if err != nil {
-		return fmt.Errorf("register the built-in runner: %w", err)
-	}
-	ports := []uint16{uint16(u.Web.Port), uint16(u.SSH.Port)}
-	if u.Ingress.Enabled {
-		ports = append(ports, uint16(u.Ingress.HTTPPort), uint16(u.Ingress.HTTPSPort))
-	}
-	// The configuration has been validated: these are networks.
-	jobs, pods, services := netip.MustParsePrefix(u.Runner.JobCIDR), netip.MustParsePrefix(u.Cluster.PodCIDR), netip.MustParsePrefix(u.Cluster.ServiceCIDR)
-	executor, err := runnercontainerd.New(runnercontainerd.Config{
-		Socket: node.ContainerdSocket, Dir: u.dir.Path("runner", "containerd"), CgroupParent: "/" + u.Name + "/jobs",
-		RegistryHosts: u.dir.Path("containerd", "certs.d"), Registry: u.externalHost(), UseLocalWhenUnreachable: true,
-		Network: runnercontainerd.NetworkConfig{
-			Instance: u.Name, Subnet: jobs, Blocked: []netip.Prefix{pods, services}, HostPorts: ports,
-		},
-	})
-	if err != nil {
-		return err
-	}
-	limits := runner.Limits{Memory: int64(u.Runner.JobMemory), CPU: u.Runner.JobCPUs}
-	concurrent := u.Runner.Concurrency
-	if concurrent == 0 {
-		concurrent = max(2, int(int64(u.Budgets.Jobs)/max(1, int64(u.Runner.JobMemory))))
-	}
-	docker := filepath.Join(u.binDir, "docker")
-	r, err := runner.New(runner.Config{
-		Dir: u.dir.Path("runner"), BuildsDir: runnercontainerd.BuildsDir, Session: session, Name: "built-in", Version: "slipway " + version,
-		Repositories: repositoriesForRunner{u.forge}, Concurrent: concurrent, MemoryBudget: int64(u.Budgets.Jobs),
-		Limits: limits, MaxLimits: runner.Limits{Memory: int64(u.Budgets.Jobs)}, Privileged: u.Runner.Privileged,
-		Tools:  []runner.ToolMount{{Source: docker, Target: "/usr/local/bin/docker"}, {Source: docker, Target: "/usr/local/bin/trivy"}},
-		Logger: u.log,
-	}, u.pipelines, executor)
+	service, err := jobs.New(config)
 	if err != nil {
 		return err
 	}
 	go func() {
 		select {
-		case <-r.Ready():
+		case <-service.Ready():
 			u.ready.Store(true)
 		case <-ctx.Done():
 		}
 	}()
-	err = r.Run(ctx)
+	err = service.Run(ctx)
 	u.ready.Store(false)
-	return errors.Join(err, executor.Close(context.WithoutCancel(ctx)))
+	return err
+}
+
+// jobsConfig derives the runner's configuration from the instance's.
+func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
+	node, err := u.nodeConfig()
+	if err != nil {
+		return jobs.Config{}, err
+	}
+	session, err := u.pipelines.EnsureBuiltinRunner(ctx, "built-in", nil, delivery.RunnerInfo{
+		Name: "slipway", Version: version, Platform: "linux", Architecture: runtime.GOARCH, Executor: "containerd", Shell: "bash",
+	})
+	if err != nil {
+		return jobs.Config{}, fmt.Errorf("register the built-in runner: %w", err)
+	}
+	ports := []uint16{uint16(u.Web.Port), uint16(u.SSH.Port)}
+	if u.Ingress.Enabled {
+		ports = append(ports, uint16(u.Ingress.HTTPPort), uint16(u.Ingress.HTTPSPort))
+	}
+	concurrent := u.Runner.Concurrency
+	if concurrent == 0 {
+		concurrent = max(2, int(int64(u.Budgets.Jobs)/max(1, int64(u.Runner.JobMemory))))
+	}
+	// The configuration has been validated: these are networks.
+	subnet, pods, services := netip.MustParsePrefix(u.Runner.JobCIDR), netip.MustParsePrefix(u.Cluster.PodCIDR), netip.MustParsePrefix(u.Cluster.ServiceCIDR)
+	config := jobs.Config{
+		Instance: u.Name, DataDir: u.DataDir, BinDir: u.binDir, Socket: node.ContainerdSocket, CNIBinDir: node.CNIBinDir,
+		Name: "built-in", Version: "slipway " + version,
+		JobSubnet: subnet, Blocked: []netip.Prefix{pods, services}, HostPorts: ports,
+		Concurrent: concurrent, MemoryBudget: int64(u.Budgets.Jobs), Limits: runner.Limits{Memory: int64(u.Runner.JobMemory), CPU: u.Runner.JobCPUs},
+		MaxLimits: runner.Limits{Memory: int64(u.Budgets.Jobs)}, Privileged: u.Runner.Privileged,
+		BuildBudget: int64(u.Build.CacheSize), BuildIdle: time.Duration(u.Build.IdleTimeout),
+		PlaceBuildkit: func(pid int) error { return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd")) },
+		Session:       session, Coordinator: u.pipelines, Repositories: repositoriesForRunner{u.forge}, Logger: u.log,
+	}
+	if u.platform.registry != nil {
+		local := strings.TrimPrefix(u.localURL(), "http://")
+		config.Registry, config.RegistryHTTP, config.RegistryLocal = u.externalHost(), !u.secure(), local
+		config.Mirrors = map[string]string{}
+		for _, host := range u.Registry.Mirrors {
+			config.Mirrors[host] = local + "/" + host
+		}
+	}
+	if u.scanner != nil {
+		config.Scanner = scannerForJobs{u.scanner, u.externalHost()}
+	}
+	return config, nil
+}
+
+// scannerForJobs runs the trivy of jobs.
+type scannerForJobs struct {
+	scanner  *scan.Service
+	registry string
+}
+
+// Trivy implements build.Scanner.
+func (s scannerForJobs) Trivy(ctx context.Context, call build.TrivyCall) (int, error) {
+	job := scan.JobCall{
+		JobID: call.JobID, ProjectID: call.ProjectID, Args: call.Args, Env: call.Env, Dir: call.Dir,
+		BuildsPath: call.BuildsPath, BuildsDir: call.BuildsDir, Stdout: call.Stdout, Stderr: call.Stderr, WriteFile: call.WriteFile,
+	}
+	for _, credential := range call.Credentials {
+		if credential.Host == s.registry {
+			job.Username, job.Password = credential.Username, credential.Password
+		}
+	}
+	return s.scanner.RunForJob(ctx, job)
 }

@@ -8,6 +8,7 @@ package jobs
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +35,7 @@ type Config struct {
 	Hostname string
 
 	JobSubnet   netip.Prefix   // default 10.44.0.0/20: one /28 for each job at a time
-	BuildSubnet netip.Prefix   // default 10.45.0.0/24: build steps
+	BuildSubnet netip.Prefix   // of build steps (default: the last /24 of a JobSubnet of at least a /19, else 10.45.0.0/24)
 	Blocked     []netip.Prefix // what no job may reach: pod and service ranges
 	HostPorts   []uint16       // TCP ports of this host that jobs may reach: the platform's
 	DNS         []string       // default: the host's
@@ -44,7 +45,7 @@ type Config struct {
 	Registry      string // host[:port] of the platform's registry in image names
 	RegistryHTTP  bool   // the registry is reached without TLS
 	RegistryCA    string // CA file of the registry; may be empty
-	RegistryHosts string // certs.d, as containerd's own
+	RegistryLocal string // host:port at which the registry is reached on this host without TLS; may be empty
 	// Mirrors lists pull-through caches by registry host: "docker.io" ->
 	// "192.0.2.2:8080/docker.io".
 	Mirrors    map[string]string
@@ -74,6 +75,13 @@ func (c *Config) setDefaults() {
 	}
 	if !c.BuildSubnet.IsValid() {
 		c.BuildSubnet = netip.MustParsePrefix("10.45.0.0/24")
+		if jobs := c.JobSubnet.Masked(); jobs.Addr().Is4() && jobs.Bits() <= 19 {
+			// Jobs use the first 256 /28 at most.
+			last := jobs.Addr().As4()
+			size := uint32(1) << (32 - jobs.Bits())
+			number := binary.BigEndian.Uint32(last[:]) + size - 256
+			c.BuildSubnet = netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, number))), 24)
+		}
 	}
 	if c.Name == "" {
 		c.Name = "Slipway built-in runner"
@@ -101,10 +109,14 @@ type Service struct {
 func New(c Config) (*Service, error) {
 	c.setDefaults()
 	dir := filepath.Join(c.DataDir, "runner")
+	hosts := filepath.Join(dir, "registries")
+	if err := writeHosts(hosts, c); err != nil {
+		return nil, err
+	}
 	var engine *build.Engine
 	executor, err := containerd.New(containerd.Config{
 		Socket: c.Socket, Dir: filepath.Join(dir, "containers"), DefaultImage: c.DefaultImage,
-		Registry: c.Registry, RegistryHosts: c.RegistryHosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
+		Registry: c.Registry, RegistryHosts: hosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
 		Network: containerd.NetworkConfig{Instance: c.Instance, Subnet: c.JobSubnet, Blocked: append([]netip.Prefix{c.BuildSubnet}, c.Blocked...),
 			HostPorts: c.HostPorts, DNS: c.DNS},
 		ServiceLimits: c.Limits,
@@ -118,8 +130,15 @@ func New(c Config) (*Service, error) {
 	for host, mirror := range c.Mirrors {
 		registries[host] = build.Registry{Mirrors: []string{mirror}}
 	}
-	if c.Registry != "" {
-		registries[c.Registry] = build.Registry{PlainHTTP: c.RegistryHTTP, CAFile: c.RegistryCA}
+	if c.RegistryLocal != "" {
+		registries[c.RegistryLocal] = build.Registry{PlainHTTP: true}
+	}
+	if c.Registry != "" && c.Registry != c.RegistryLocal {
+		own := build.Registry{PlainHTTP: c.RegistryHTTP, CAFile: c.RegistryCA}
+		if c.RegistryLocal != "" {
+			own.Mirrors = []string{c.RegistryLocal}
+		}
+		registries[c.Registry] = own
 	}
 	engine, err = build.New(build.Config{
 		Daemon: build.DaemonConfig{
@@ -127,7 +146,7 @@ func New(c Config) (*Service, error) {
 			CNIBinDir: c.CNIBinDir, Subnet: c.BuildSubnet, DNS: executor.DNS(), RuntimePath: filepath.Join(c.BinDir, "containerd-shim-runc-v2"),
 			Registries: registries, CacheBudget: c.BuildBudget, IdleTimeout: c.BuildIdle, InNetwork: network.InNetwork, Place: c.PlaceBuildkit, Logger: c.Logger,
 		},
-		Dir: filepath.Join(dir, "endpoints"), RegistryHosts: c.RegistryHosts, Scanner: c.Scanner,
+		Dir: filepath.Join(dir, "endpoints"), RegistryHosts: hosts, Scanner: c.Scanner,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("image builds: %w", err), executor.Close(context.Background()))

@@ -269,7 +269,7 @@ func Service(t testing.TB, registry string, change func(*jobs.Config)) *runnerte
 		JobSubnet: netip.MustParsePrefix("10.94.0.0/24"), BuildSubnet: netip.MustParsePrefix("10.95.0.0/24"),
 		Blocked: []netip.Prefix{netip.MustParsePrefix("10.92.0.0/15")}, HostPorts: []uint16{uint16(number)},
 		Registry: registry, RegistryHTTP: true, Mirrors: map[string]string{"docker.io": registry + "/docker.io"}, PullPolicy: []string{"if-not-present"},
-		RegistryHosts: registryHosts(t, registry), Concurrent: 4, Limits: runner.Limits{Memory: 2 << 30, PIDs: 1024},
+		RegistryLocal: registry, Concurrent: 4, Limits: runner.Limits{Memory: 2 << 30, PIDs: 1024},
 		Session: delivery.RunnerSession{SystemID: "s_test"}, Coordinator: b.Coordinator, Repositories: b,
 	}
 	if change != nil {
@@ -290,23 +290,6 @@ func Service(t testing.TB, registry string, change func(*jobs.Config)) *runnerte
 	})
 	<-s.Ready()
 	return b
-}
-
-func registryHosts(t testing.TB, registry string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for host, text := range map[string]string{
-		registry:    fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\ncapabilities = [\"pull\", \"resolve\", \"push\"]\n", registry),
-		"docker.io": fmt.Sprintf("server = \"http://%[1]s/v2/docker.io\"\n[host.\"http://%[1]s/v2/docker.io\"]\ncapabilities = [\"pull\", \"resolve\"]\noverride_path = true\n", registry),
-	} {
-		if err := os.MkdirAll(filepath.Join(dir, host), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, host, "hosts.toml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // script is a job's script from a text block.
