@@ -1,0 +1,111 @@
+//go:build e2e
+
+package ingress_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// load sends requests at a constant rate, whether they are answered or not,
+// and counts the answers.
+type load struct {
+	host   string
+	client *http.Client
+	url    string
+
+	mu       sync.Mutex
+	counts   map[string]int // by "status body"
+	failures []string
+	sent     int
+}
+
+func newLoad(url, host string, dial func(context.Context, string, string) (net.Conn, error)) *load {
+	return &load{
+		host: host, url: url, counts: map[string]int{},
+		client: &http.Client{
+			Timeout:   15 * time.Second,
+			Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64},
+		},
+	}
+}
+
+// run sends rate requests per second until ctx ends, then waits for the rest.
+func (l *load) run(ctx context.Context, rate int) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	tick := time.NewTicker(time.Second / time.Duration(rate))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			wg.Go(l.one)
+		}
+	}
+}
+
+func (l *load) one() {
+	key, err := l.request()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent++
+	if err != nil {
+		l.failures = append(l.failures, fmt.Sprintf("%s: %v", time.Now().Format("15:04:05.000"), err))
+		return
+	}
+	l.counts[key]++
+}
+
+func (l *load) request() (string, error) {
+	req, err := http.NewRequest(http.MethodGet, l.url, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Host = l.host
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 200))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d %s", resp.StatusCode, body), nil
+}
+
+// snapshot returns the counts so far.
+func (l *load) snapshot() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.counts)
+}
+
+// during returns how often each answer came while f ran.
+func (l *load) during(f func()) map[string]int {
+	before := l.snapshot()
+	f()
+	after := l.snapshot()
+	for k, n := range before {
+		if after[k] -= n; after[k] == 0 {
+			delete(after, k)
+		}
+	}
+	return after
+}
+
+func sum(counts map[string]int) int {
+	n := 0
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
