@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/forge/rest"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -27,6 +28,8 @@ func (p *platform) openForge(ctx context.Context) error {
 		return fmt.Errorf("recover repositories: %w", err)
 	}
 	p.forge = f
+	p.access.RegisterAPI(p.api, p.ExternalURL)
+	rest.Register(p.api, f, p.access, version)
 	return nil
 }
 

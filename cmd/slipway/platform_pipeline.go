@@ -6,6 +6,7 @@ import (
 
 	ciTemplates "github.com/slipwayhq/slipway/gitlab-ci"
 	"github.com/slipwayhq/slipway/internal/pipeline"
+	"github.com/slipwayhq/slipway/internal/pipeline/rest"
 	"github.com/slipwayhq/slipway/internal/store/pipelinedb"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -28,6 +29,7 @@ func (p *platform) openPipelines(ctx context.Context) error {
 	}
 	p.pipelines = e
 	p.access.SetJobTokens(e)
+	rest.Register(p.api, e, p.access)
 	return nil
 }
 
