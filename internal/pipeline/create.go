@@ -293,6 +293,7 @@ func (e *Engine) insert(ctx context.Context, p *Pipeline, plan *gitlabci.Pipelin
 		jobs[i] = j
 	}
 	return e.store.Update(ctx, func(tx Tx) error {
+		tx.After(func(error) { e.changes.notify(-p.ProjectID) })
 		if err := tx.InsertPipeline(p); err != nil {
 			return err
 		}

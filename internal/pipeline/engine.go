@@ -60,7 +60,8 @@ type Engine struct {
 	keys    *tokenKeys
 	live    map[int64]*live // used by the store's one writer only
 	work    chan struct{}   // wakes the goroutine that starts downstream pipelines
-	watch   watchers
+	watch   watchers        // of logs, by job
+	changes watchers        // of pipelines by number, of projects by their number negated
 	server  serverFacts
 	mirrors atomic.Bool // jobs may wait for the status of another pipeline
 	files   sync.Mutex  // held while stored files are added or removed

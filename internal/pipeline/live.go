@@ -53,6 +53,10 @@ func (e *Engine) update(ctx context.Context, fn func(*unit) error) error {
 			for _, f := range u.after {
 				f()
 			}
+			for _, lp := range u.touched {
+				e.changes.notify(lp.rec.ID)
+				e.changes.notify(-lp.rec.ProjectID)
+			}
 		})
 		if err := fn(u); err != nil {
 			return err
