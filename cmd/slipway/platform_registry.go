@@ -11,7 +11,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/slipwayhq/slipway/internal/access"
-	"github.com/slipwayhq/slipway/internal/build"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
@@ -140,24 +139,4 @@ func together(ctx context.Context, loops ...func(context.Context) error) error {
 		}
 	}
 	return first
-}
-
-// jobScanner carries out the trivy commands of jobs.
-type jobScanner struct {
-	scanner *scan.Service
-	host    string // of the platform's registry
-}
-
-// Trivy implements build.Scanner.
-func (s jobScanner) Trivy(ctx context.Context, call build.TrivyCall) (int, error) {
-	c := scan.JobCall{
-		JobID: call.JobID, ProjectID: call.ProjectID, Args: call.Args, Env: call.Env, Dir: call.Dir, BuildsPath: call.BuildsPath, BuildsDir: call.BuildsDir,
-		Stdout: call.Stdout, Stderr: call.Stderr, WriteFile: call.WriteFile,
-	}
-	for _, credential := range call.Credentials {
-		if credential.Host == s.host {
-			c.Username, c.Password = credential.Username, credential.Password
-		}
-	}
-	return s.scanner.RunForJob(ctx, c)
 }
