@@ -1,6 +1,7 @@
 // Command slipway-guard keeps one program running where there is no systemd to
 // do it: it starts the program again, with a growing pause, whenever that ends
-// with an error or a signal, and ends when the program ends well.
+// with an error or a signal, and ends when the program ends well or with exit
+// status 4, which says that it was asked to stop and had trouble doing so.
 //
 //	slipway-guard PROGRAM [ARGUMENTS...]
 package main
@@ -21,6 +22,9 @@ const (
 	steady     = 30 * time.Second // a run of this length resets the pause
 	tooEarly   = 3 * time.Second  // a first run that fails so soon is not repeated
 )
+
+// stoppedWithTrouble is the exit status of a program that was asked to stop.
+const stoppedWithTrouble = 4
 
 func main() {
 	if len(os.Args) < 2 {
@@ -56,6 +60,9 @@ func main() {
 		}
 		if err == nil {
 			return
+		}
+		if stopped := new(exec.ExitError); errors.As(err, &stopped) && stopped.ExitCode() == stoppedWithTrouble {
+			os.Exit(stoppedWithTrouble)
 		}
 		// A program that refuses to start says why; repeating it does not help.
 		var exit *exec.ExitError

@@ -52,7 +52,13 @@ func (s *settings) down(ctx context.Context, out io.Writer, req downRequest) err
 	case err == nil:
 	case delivery.KindOf(err) == delivery.Unavailable && !s.dir.Running():
 		// Nothing answers: what an earlier run may have left is taken away here.
-		return s.cleanLeftovers(ctx, out, req)
+		if err := s.cleanLeftovers(ctx, out, req); err != nil {
+			return err
+		}
+		if err := os.Remove(s.stopErrorFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
 	default:
 		return err
 	}
@@ -64,6 +70,9 @@ func (s *settings) down(ctx context.Context, out io.Writer, req downRequest) err
 		case <-ctx.Done():
 			return &delivery.Error{Kind: delivery.Waiting, Message: "The platform has not stopped yet.", Next: "See: slipway logs slipway"}
 		}
+	}
+	if b, err := os.ReadFile(s.stopErrorFile()); err == nil {
+		return fmt.Errorf("stopped, but not everything could be taken away: %s\nRun slipway down again to retry", b)
 	}
 	fmt.Fprintln(out, "Stopped.")
 	return nil

@@ -37,7 +37,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 func (e exitError) ExitCode() int { return int(e) }
 
 // run executes the command line. Exit statuses: 0 done, 1 failed, 2 wrong use,
-// 3 the instance does not run.
+// 3 the instance does not run, 4 it stopped when asked to, but with trouble.
 func run(ctx context.Context) int {
 	root := newRoot()
 	err := root.ExecuteContext(ctx)

@@ -125,7 +125,7 @@ func (s *settings) cleanLeftovers(ctx context.Context, out io.Writer, req downRe
 	p := &platform{settings: s, cgroups: cgroups}
 	failed = append(failed, p.cleanupNode(ctx))
 	if cgroups != nil {
-		failed = append(failed, cgroups.Remove(ctx))
+		failed = append(failed, cgroups.Kill(), cgroups.Remove(ctx))
 	}
 	if s.namespace != nil {
 		failed = append(failed, s.namespace.Remove(ctx))

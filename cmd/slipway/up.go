@@ -147,6 +147,9 @@ func runPlatform(ctx context.Context, out io.Writer, s *settings) error {
 	if err := cgroups.Join("slipway", os.Getpid(), int64(s.Budgets.Slipway)); err != nil {
 		return err
 	}
+	if err := os.Remove(s.stopErrorFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	p := &platform{settings: s, log: log, cgroups: cgroups, began: time.Now(), stop: stop}
@@ -169,8 +172,21 @@ func runPlatform(ctx context.Context, out io.Writer, s *settings) error {
 		}
 	}()
 	err = <-ended
-	return errors.Join(err, p.cleanup(context.WithoutCancel(ctx), out))
+	err = errors.Join(err, p.cleanup(context.WithoutCancel(ctx), out))
+	if err == nil {
+		return nil
+	}
+	// It was asked to stop, so nobody must start it again; `slipway down` tells.
+	log.Error("stopped with trouble", "err", err)
+	fmt.Fprintln(out, "Stopped, but: "+err.Error())
+	if writeErr := os.WriteFile(s.stopErrorFile(), []byte(err.Error()), 0o600); writeErr != nil {
+		log.Error("the trouble was not recorded", "err", writeErr)
+	}
+	return exitError(4)
 }
+
+// stopErrorFile tells `slipway down` what went wrong while stopping.
+func (s *settings) stopErrorFile() string { return filepath.Join(s.dir.Run(), "stop.error") }
 
 // cleanup leaves the machine as it was, unless pods are to live on.
 func (p *platform) cleanup(ctx context.Context, out io.Writer) error {
@@ -181,7 +197,7 @@ func (p *platform) cleanup(ctx context.Context, out io.Writer) error {
 		return nil
 	}
 	err := p.cleanupNode(ctx)
-	err = errors.Join(err, p.cgroups.Leave(os.Getpid()), p.cgroups.Remove(ctx))
+	err = errors.Join(err, p.cgroups.Kill(), p.cgroups.Leave(os.Getpid()), p.cgroups.Remove(ctx))
 	if p.namespace != nil {
 		err = errors.Join(err, p.namespace.Remove(ctx))
 	}

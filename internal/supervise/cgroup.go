@@ -160,3 +160,38 @@ func removeTree(dir string) error {
 	}
 	return nil
 }
+
+// Kill ends every process that still lives in the instance's folders, such as
+// helpers that a program started and left behind, except this process itself.
+func (c *Cgroups) Kill() error {
+	var failed []error
+	err := filepath.WalkDir(filepath.Join(c.root, c.name), func(path string, e os.DirEntry, err error) error {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil || e.Name() != "cgroup.procs" {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		for _, f := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(f)
+			if err != nil {
+				return err
+			}
+			if pid == os.Getpid() {
+				continue
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				failed = append(failed, fmt.Errorf("kill process %d: %w", pid, err))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
