@@ -111,7 +111,7 @@ func (s *Service) receivePack(ctx context.Context, who delivery.Identity, p deli
 	}
 	talkErr := <-talked
 	if h.push.ID != 0 {
-		finishErr := h.settle(hookCtx)
+		finishErr := h.settle(hookCtx, cmd.ProcessState.Exited())
 		s.pushes.remove(h.push.ID)
 		if finishErr != nil {
 			s.log.Error("push not finished; it is tried again", "project", p.ID, "push", h.push.ID, "err", finishErr)
@@ -134,6 +134,7 @@ type hookTalk struct {
 	in       *bufio.Reader
 	out      io.Writer
 	push     Push
+	moved    bool // the post-receive hook ran
 	finished bool
 }
 
@@ -282,6 +283,7 @@ func pushOptions(list []string) map[string]string {
 
 // after stores the events of the refs that moved.
 func (h *hookTalk) after(ctx context.Context, q question) error {
+	h.moved = true
 	if err := h.s.finishPush(ctx, h.project, h.push, q.updates); err != nil {
 		return err
 	}
@@ -290,10 +292,15 @@ func (h *hookTalk) after(ctx context.Context, q question) error {
 	return nil
 }
 
-// settle finishes a push whose post-receive hook did not run or failed.
-func (h *hookTalk) settle(ctx context.Context) error {
+// settle finishes a push whose post-receive hook did not run or failed. A git
+// that ended by itself and did not run the hook has moved nothing; of one that
+// was killed only the refs can tell.
+func (h *hookTalk) settle(ctx context.Context, exited bool) error {
 	if h.finished {
 		return nil
+	}
+	if exited && !h.moved {
+		return h.s.store.FinishPush(ctx, h.push, nil)
 	}
 	done, err := h.s.tookPlace(ctx, h.project.ID, h.push.Updates)
 	if err != nil {
@@ -394,7 +401,7 @@ func (s *Service) Recover(ctx context.Context) error {
 			return err
 		}
 		done = append(done, superseded(push, pending[i+1:], done)...)
-		if len(done) < len(push.Updates) && s.now().Sub(push.At) < 10*time.Minute {
+		if len(done) < len(push.Updates) && s.now().Sub(push.At) < time.Minute {
 			// git may still be at it in a process that survived us: look again
 			// later at what did not happen yet.
 			if len(done) == 0 {

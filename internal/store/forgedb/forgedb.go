@@ -358,6 +358,16 @@ func (s *Store) FinishPush(ctx context.Context, p forge.Push, done []forge.RefUp
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return err // finished before
 		}
+		if len(done) > 0 {
+			// The same push that was cut off before and made once more.
+			updates, err := encode(p.Updates)
+			if err != nil {
+				return err
+			}
+			if _, err := t.Exec(`DELETE FROM pending_pushes WHERE project_id = ? AND id < ? AND updates = ?`, p.ProjectID, p.ID, updates); err != nil {
+				return fmt.Errorf("forgedb: finish push: %w", err)
+			}
+		}
 		branches := false
 		for _, u := range done {
 			if strings.HasPrefix(u.Ref, "refs/heads/") && u.New != delivery.ZeroSHA {
