@@ -344,7 +344,8 @@ func (m *logModule) With(fields []zapcore.Field) zapcore.Core {
 
 // Check implements zapcore.Core.
 func (m *logModule) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if m.Enabled(e.Level) {
+	// That the admin endpoint is off, as configured, is nothing to warn of.
+	if m.Enabled(e.Level) && (e.LoggerName != "admin" || e.Level > zapcore.WarnLevel) {
 		return ce.AddCore(e, m)
 	}
 	return ce
