@@ -17,7 +17,7 @@ func (h *handlers) mergeRequests(rt *api.Router) {
 	rt.Handle("GET /merge_requests", api.Need{}, h.allMergeRequests)
 	rt.Handle("GET /groups/{group}/merge_requests", api.Need{Anyone: true}, h.groupMergeRequests)
 	rt.Handle("GET /projects/{project}/merge_requests", guest, code(h.projectMergeRequests))
-	rt.Handle("POST /projects/{project}/merge_requests", api.Need{Role: delivery.Guest}, h.createMergeRequest)
+	rt.Handle("POST /projects/{project}/merge_requests", api.Need{Role: delivery.Developer}, h.createMergeRequest)
 	one := "/projects/{project}/merge_requests/{iid}"
 	rt.Handle("GET "+one, guest, h.request(h.getMergeRequest))
 	rt.Handle("PUT "+one, guest, h.request(h.updateMergeRequest))
