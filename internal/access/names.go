@@ -15,6 +15,8 @@ var reserved = map[string]bool{
 	"-": true, "api": true, "admin": true, "v2": true, "prometheus": true, "loki": true, "static": true, "assets": true, "help": true,
 	"dashboard": true, "explore": true, "login": true, "logout": true, "users": true, "groups": true, "projects": true, "search": true,
 	"profile": true, "uploads": true, "health": true, "healthz": true, "readyz": true, "metrics": true, "argocd": true, "oauth": true,
+	// Registries that the pull-through cache serves below their own names.
+	"docker.io": true, "index.docker.io": true, "ghcr.io": true, "quay.io": true, "gcr.io": true, "registry.k8s.io": true, "k8s.gcr.io": true, "mcr.microsoft.com": true, "public.ecr.aws": true, "registry.gitlab.com": true, "lscr.io": true,
 	"jwt": true, ".well-known": true, "robots.txt": true, "favicon.ico": true, "raw": true, "pages": true, "public": true, "new": true,
 }
 

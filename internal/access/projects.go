@@ -58,7 +58,8 @@ func (s *Service) RoleIn(ctx context.Context, who delivery.Identity, p delivery.
 	case delivery.SystemActor:
 		return delivery.Owner, nil
 	case delivery.ProjectToken, delivery.DeployToken:
-		if who.ProjectID == p.ID {
+		// A deploy token without a project is the platform's own, for reading.
+		if who.ProjectID == p.ID || who.Kind == delivery.DeployToken && who.ProjectID == 0 && who.TokenID != 0 {
 			return who.Role, nil
 		}
 		return delivery.NoAccess, nil

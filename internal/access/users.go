@@ -255,3 +255,34 @@ func (s *Service) RenewAdminToken(ctx context.Context, name string) (string, err
 	_, err = s.store.CreateToken(ctx, digest(secret), Token{Kind: delivery.PersonalToken, UserID: admin.ID, Name: name, Scopes: []string{"api"}, CreatedAt: now, CreatedBy: admin.ID})
 	return secret, err
 }
+
+// RenewReadToken makes a fresh token that can read every repository and image,
+// for the platform's own GitOps engine, and revokes the earlier one of that
+// name. It returns the user name and the secret for Basic authentication.
+func (s *Service) RenewReadToken(ctx context.Context, name string) (username, secret string, err error) {
+	old, _, err := s.store.Tokens(ctx, delivery.DeployToken, 0, 0, 0, 0)
+	if err != nil {
+		return "", "", err
+	}
+	now := s.now()
+	for _, t := range old {
+		if t.ProjectID == 0 && t.Name == name && t.RevokedAt.IsZero() {
+			if err := s.store.RevokeToken(ctx, t.ID, now); err != nil {
+				return "", "", err
+			}
+		}
+	}
+	username, secret = "slipway-"+slugOf(name), newSecret("gldt-")
+	_, err = s.store.CreateToken(ctx, digest(secret), Token{Kind: delivery.DeployToken, Name: name, Username: username, Scopes: []string{"read_repository", "read_registry"}, Role: delivery.Reporter, CreatedAt: now})
+	return username, secret, err
+}
+
+// slugOf keeps the letters and digits of a name.
+func slugOf(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
+}

@@ -191,3 +191,94 @@ func (s *Service) Pick(ctx context.Context, who delivery.Identity, p delivery.Pr
 	}
 	return s.Commit(ctx, p.ID, sha)
 }
+
+// RestoreOptions say which files to take back.
+type RestoreOptions struct {
+	Branch  string   // where the commit goes
+	Paths   []string // only files below these folders; empty: the whole repository
+	Good    string   // the commit whose files are wanted
+	Bad     string   // the commit that is taken back
+	Message string
+}
+
+// Restore makes a commit on a branch in which each file that differs between
+// two commits is again as in the good one; everything else, newer commits
+// included, stays. It is a Conflict when such a file changed again after the
+// bad commit, and Invalid when there is nothing to take back.
+func (s *Service) Restore(ctx context.Context, who delivery.Identity, p delivery.Project, o RestoreOptions) (delivery.Commit, error) {
+	changes, err := s.ChangedFiles(ctx, p.ID, o.Good, o.Bad)
+	if err != nil {
+		return delivery.Commit{}, err
+	}
+	below := func(file string) bool {
+		for _, dir := range o.Paths {
+			dir = strings.Trim(dir, "/")
+			if dir == "" || dir == "." || file == dir || strings.HasPrefix(file, dir+"/") {
+				return true
+			}
+		}
+		return len(o.Paths) == 0
+	}
+	n := delivery.NewCommit{Branch: o.Branch, Message: o.Message}
+	seen := map[string]bool{}
+	for _, c := range changes {
+		for _, file := range []string{c.OldPath, c.NewPath} {
+			if seen[file] || !below(file) {
+				continue
+			}
+			seen[file] = true
+			action, err := s.restoreFile(ctx, p, o, file)
+			if err != nil {
+				return delivery.Commit{}, err
+			}
+			if action != nil {
+				n.Actions = append(n.Actions, *action)
+			}
+		}
+	}
+	if len(n.Actions) == 0 {
+		return delivery.Commit{}, delivery.Errorf(delivery.Invalid, "There is nothing to take back: the files are as they were in %s.", clip(o.Good, 12))
+	}
+	return s.CommitFiles(ctx, who, p, n)
+}
+
+// restoreFile finds out what makes a file what it was; nil when it is that
+// already.
+func (s *Service) restoreFile(ctx context.Context, p delivery.Project, o RestoreOptions, file string) (*delivery.CommitAction, error) {
+	find := func(rev string) (delivery.TreeEntry, error) {
+		e, err := s.Entry(ctx, p.ID, rev, file)
+		if delivery.IsNotFound(err) {
+			return delivery.TreeEntry{}, nil
+		}
+		return e, err
+	}
+	var entries [3]delivery.TreeEntry
+	for i, rev := range []string{o.Good, o.Bad, "refs/heads/" + o.Branch} {
+		var err error
+		if entries[i], err = find(rev); err != nil {
+			return nil, err
+		}
+	}
+	good, bad, now := entries[0], entries[1], entries[2]
+	same := func(a, b delivery.TreeEntry) bool { return a.SHA == b.SHA && a.Mode == b.Mode }
+	switch {
+	case same(good, now):
+		return nil, nil
+	case !same(bad, now):
+		return nil, &delivery.Error{Kind: delivery.Conflict, Op: "forge: restore", Message: "The file " + clip(file, 200) + " changed again after the commit that is to be taken back.", Next: "Change it by hand."}
+	case good.SHA == "":
+		return &delivery.CommitAction{Action: "delete", Path: file}, nil
+	}
+	_, body, err := s.ReadEntry(ctx, p.ID, o.Good, file, maxBlobInCommit)
+	if err != nil {
+		return nil, err
+	}
+	executable := good.Mode == "100755"
+	action := "update"
+	if now.SHA == "" {
+		action = "create"
+	}
+	return &delivery.CommitAction{Action: action, Path: file, Content: body, Executable: &executable}, nil
+}
+
+const maxBlobInCommit = 50 << 20 // bytes of a file that is written back
