@@ -131,7 +131,7 @@ func (a *app) prepareDemo(ctx context.Context, say func(string, ...any)) error {
 	if err := run("image", "bootstrap", "--if-missing", "debian:bookworm-slim"); err != nil {
 		return err
 	}
-	return run("scan", "db", "ensure")
+	return run("scan", "db", "demo")
 }
 
 // printDemo ends with a table and what to look at next.

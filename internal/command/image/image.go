@@ -260,27 +260,37 @@ func pushCommand(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var opts []name.Option
-			if client.Insecure() {
-				opts = append(opts, name.Insecure)
-			}
-			ref, err := name.ParseReference(client.Host()+"/"+args[1], opts...)
-			if err != nil {
-				return delivery.Errorf(delivery.Invalid, "%q is not an image name: %v", args[1], err)
-			}
-			push, err := source(args[0])
+			stored, err := Push(c.Context(), client, args[0], args[1])
 			if err != nil {
 				return err
 			}
-			auth := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))
-			digest, err := push(ref, auth, remote.WithContext(c.Context()))
-			if err != nil {
-				return fmt.Errorf("push %s: %w", args[1], err)
-			}
-			fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", ref.Context().RepositoryStr(), digest)
+			fmt.Fprintln(c.OutOrStdout(), stored)
 			return nil
 		},
 	}
+}
+
+// Push stores an image from a file of `docker save` or a folder in OCI layout
+// under a name without the registry's host, and returns repository@digest.
+func Push(ctx context.Context, client *rest.Client, path, image string) (string, error) {
+	var opts []name.Option
+	if client.Insecure() {
+		opts = append(opts, name.Insecure)
+	}
+	ref, err := name.ParseReference(client.Host()+"/"+image, opts...)
+	if err != nil {
+		return "", delivery.Errorf(delivery.Invalid, "%q is not an image name: %v", image, err)
+	}
+	push, err := source(path)
+	if err != nil {
+		return "", err
+	}
+	auth := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))
+	digest, err := push(ref, auth, remote.WithContext(ctx))
+	if err != nil {
+		return "", fmt.Errorf("push %s: %w", image, err)
+	}
+	return ref.Context().RepositoryStr() + "@" + digest.String(), nil
 }
 
 type pusher func(ref name.Reference, opts ...remote.Option) (v1.Hash, error)
