@@ -36,7 +36,7 @@ CREATE TABLE pipelines (
 CREATE UNIQUE INDEX pipelines_iid ON pipelines (project_id, iid);
 CREATE INDEX pipelines_created ON pipelines (id) WHERE status = 'created';
 CREATE UNIQUE INDEX pipelines_key ON pipelines (key);
-CREATE INDEX pipelines_project ON pipelines (project_id, id);
+CREATE INDEX pipelines_project ON pipelines (project_id, child, id);
 CREATE INDEX pipelines_ref ON pipelines (project_id, ref, id);
 CREATE INDEX pipelines_sha ON pipelines (project_id, sha);
 CREATE INDEX pipelines_status ON pipelines (project_id, status, id);
