@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/slipwayhq/slipway/e2e/cluster/lab"
 )
 
@@ -112,6 +114,37 @@ func TestDown(t *testing.T) {
 	must(t, n.Down(ctx))
 	if left := leftovers(t, n); len(left) > 0 {
 		t.Errorf("left behind after a kill:\n%s", strings.Join(left, "\n"))
+	}
+}
+
+// TestFullDisk starts a node on a disk without space: a sentence must tell, not
+// a stack.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a node needs root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n, err := lab.New(ctx, "/tmp", "sw-full")
+	must(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := n.Destroy(ctx); err != nil {
+			t.Errorf("destroy: %v", err)
+		}
+	})
+	must(t, unix.Mount("tmpfs", n.Config.DataDir, "tmpfs", 0, "size=20m"))
+	defer func() { must(t, unix.Unmount(n.Config.DataDir, unix.MNT_DETACH)) }()
+	const want = "is full: "
+	if err := n.Start(ctx); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("preparing the node: %v", err)
+	}
+	must(t, os.MkdirAll(filepath.Join(n.Config.DataDir, "logs"), 0o700))
+	must(t, n.StartProgram(lab.Cluster))
+	_, err = n.WaitReady(ctx)
+	if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "goroutine") {
+		t.Errorf("starting the cluster: %v", err)
 	}
 }
 

@@ -47,14 +47,17 @@ func Run(ctx context.Context, c node.Config, started time.Time, renew <-chan os.
 	if err := applyLimits(c); err != nil {
 		return err
 	}
-	creds := newCredentials(c)
-	if _, err := creds.ensure(); err != nil {
-		return err
-	}
 	for _, dir := range []string{c.ClusterDir(), c.KubeletDir(), c.VolumeDir(), c.PodLogDir(), filepath.Join(c.DataDir, "logs")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the cluster's directories: %w", err)
 		}
+	}
+	if err := node.CheckDisk(c.ClusterDir()); err != nil {
+		return err
+	}
+	creds := newCredentials(c)
+	if _, err := creds.ensure(); err != nil {
+		return err
 	}
 	r := &running{config: c, creds: creds, board: newBoard(started), renewNow: renew}
 	return r.run(ctx)

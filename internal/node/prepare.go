@@ -32,6 +32,9 @@ func Prepare(ctx context.Context, c Config) error {
 			return fmt.Errorf("prepare node: %w", err)
 		}
 	}
+	if err := CheckDisk(c.DataDir); err != nil {
+		return err
+	}
 	if _, err := WriteContainerd(c); err != nil {
 		return err
 	}

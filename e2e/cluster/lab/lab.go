@@ -182,7 +182,9 @@ func (n *Node) end(signal syscall.Signal, limit time.Duration, programs ...strin
 	var failed []error
 	for _, name := range programs {
 		if p := n.running[name]; p != nil {
-			failed = append(failed, p.process.Signal(signal))
+			if err := p.process.Signal(signal); !errors.Is(err, os.ErrProcessDone) {
+				failed = append(failed, err)
+			}
 		}
 	}
 	deadline := time.After(limit)
