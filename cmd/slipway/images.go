@@ -26,9 +26,7 @@ import (
 
 // imageCommands are the commands of the registry and the scanner.
 func (a *app) imageCommands() []*cobra.Command {
-	images := image.New(a.connect)
-	images.AddCommand(a.bootstrapCommand())
-	return []*cobra.Command{images, scan.New(a.connect)}
+	return []*cobra.Command{image.New(a.connect), scan.New(a.connect)}
 }
 
 // connect acts on the running instance as its administrator; SLIPWAY_URL and

@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/spf13/cobra"
 
 	"github.com/slipwayhq/slipway/internal/command/rest"
@@ -24,6 +26,7 @@ import (
 func bootstrapCommand(connect rest.Connect) *cobra.Command {
 	var mirror, output string
 	var include []string
+	var ifMissing bool
 	c := &cobra.Command{
 		Use: "bootstrap NAME", Short: "Make a base image from the host's package mirror", Args: cobra.ExactArgs(1),
 		Long: "Make a base image with mmdebstrap from a Debian or Ubuntu package mirror and store it in the\n" +
@@ -40,6 +43,16 @@ func bootstrapCommand(connect rest.Connect) *cobra.Command {
 				// Before the long work: nobody waits for it in vain.
 				if client, err = connect(); err != nil {
 					return err
+				}
+			}
+			if ifMissing && client != nil {
+				there, err := present(c.Context(), client, canonical)
+				if err != nil {
+					return err
+				}
+				if there {
+					fmt.Fprintln(c.OutOrStdout(), canonical+" is there")
+					return nil
 				}
 			}
 			dir, err := os.MkdirTemp("", "slipway-bootstrap-")
@@ -63,36 +76,38 @@ func bootstrapCommand(connect rest.Connect) *cobra.Command {
 			if err := unpackLayout(archive, layout); err != nil {
 				return fmt.Errorf("read the image made: %w", err)
 			}
-			return store(c, client, canonical, layout)
+			stored, err := Push(c.Context(), client, layout, canonical)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), stored)
+			return nil
 		},
 	}
 	c.Flags().StringVar(&mirror, "mirror", "", "package mirror in place of the distribution's own")
 	c.Flags().StringSliceVar(&include, "include", nil, "further packages to install")
+	c.Flags().BoolVar(&ifMissing, "if-missing", false, "do nothing when the image is there or can be fetched")
 	c.Flags().StringVar(&output, "output", "", "write the image archive to this file and store it nowhere")
 	return c
 }
 
-// store pushes a layout into the pull-through cache.
-func store(c *cobra.Command, client *rest.Client, canonical, layout string) error {
+// present reports whether the cache has an image or can fetch it.
+func present(ctx context.Context, client *rest.Client, canonical string) (bool, error) {
 	var opts []name.Option
 	if client.Insecure() {
 		opts = append(opts, name.Insecure)
 	}
 	ref, err := name.ParseReference(client.Host()+"/"+canonical, opts...)
 	if err != nil {
-		return fmt.Errorf("image name: %w", err)
-	}
-	push, err := source(layout)
-	if err != nil {
-		return err
+		return false, fmt.Errorf("image name: %w", err)
 	}
 	auth := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))
-	digest, err := push(ref, auth, remote.WithContext(c.Context()))
-	if err != nil {
-		return fmt.Errorf("store %s: %w", canonical, err)
+	_, err = remote.Head(ref, auth, remote.WithContext(ctx))
+	var answer *transport.Error
+	if errors.As(err, &answer) {
+		return false, nil // not there, or its registry is away
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s@%s\n", canonical, digest)
-	return nil
+	return err == nil, err
 }
 
 // unpackLayout unpacks the archive of an OCI layout.
