@@ -188,6 +188,11 @@ func TestKubectl(t *testing.T) {
 		}
 	})
 	t.Run("port-forward", func(t *testing.T) { testPortForward(t, ctx, n) })
+	t.Run("node port", func(t *testing.T) {
+		kubectl(t, ctx, n, "expose", "deployment", "hello", "--name=outside", "--type=NodePort", "--port=8080")
+		port := kubectl(t, ctx, n, "get", "service", "outside", "-o", "jsonpath={.spec.ports[0].nodePort}")
+		answers(t, ctx, "http://"+n.Config.Node.IP+":"+port, "hello from hello-")
+	})
 	t.Run("debug", func(t *testing.T) {
 		kubectl(t, ctx, n, "debug", "store", "--image="+lab.TestImage, "--container=debugger", "--", "/program", "lookup", "hello")
 		eventually(t, ctx, "the debug container ran", func() error {
@@ -216,6 +221,18 @@ func TestKubectl(t *testing.T) {
 		if err == nil || strings.TrimSpace(out) != "no" {
 			t.Errorf("a pod's account may list secrets: %q, %v", out, err)
 		}
+	})
+}
+
+// answers waits until a URL answers the host with a text.
+func answers(t *testing.T, ctx context.Context, url, prefix string) {
+	t.Helper()
+	eventually(t, ctx, url+" answers", func() error {
+		status, body, err := fetch(ctx, url, nil)
+		if err == nil && (status != 200 || !strings.HasPrefix(body, prefix)) {
+			err = fmt.Errorf("%d %q", status, body)
+		}
+		return err
 	})
 }
 

@@ -100,6 +100,16 @@ func TestRootCause(t *testing.T) {
 func TestDown(t *testing.T) {
 	n, ctx := start(t, "down")
 	deploy(t, ctx, n)
+	// Host ports are made of iptables rules by a CNI plugin.
+	apply(t, ctx, n, `
+apiVersion: v1
+kind: Pod
+metadata: {name: door}
+spec:
+  containers: [{name: c, image: `+lab.TestImage+`, ports: [{containerPort: 8080, hostPort: 18080}]}]
+`)
+	kubectl(t, ctx, n, "wait", "--for=condition=Ready", "pod/door", "--timeout=60s")
+	answers(t, ctx, "http://"+n.Config.Node.IP+":18080", "hello from door")
 	must(t, n.Down(ctx))
 	if left := leftovers(t, n); len(left) > 0 {
 		t.Errorf("left behind:\n%s", strings.Join(left, "\n"))
