@@ -104,6 +104,7 @@ type segment struct {
 type endpoint struct {
 	segment *segment
 	address netip.Addr
+	link    string // the host's end of the interface pair
 	ns      *netns.NetNS
 }
 
@@ -183,7 +184,8 @@ func (s *segment) attach() (_ *endpoint, err error) {
 	defer handle.Close()
 	attributes := netlink.NewLinkAttrs()
 	attributes.MasterIndex, attributes.MTU = s.bridge, s.network.config.MTU
-	attributes.Name = fmt.Sprintf("%s%06x", s.network.vethPrefix(), binary.BigEndian.Uint32(e.address.AsSlice())&0xffffff)
+	e.link = fmt.Sprintf("%s%06x", s.network.vethPrefix(), binary.BigEndian.Uint32(e.address.AsSlice())&0xffffff)
+	attributes.Name = e.link
 	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: "eth0", PeerNamespace: netlink.NsFd(handle)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("make interface of the job's network: %w", err)
@@ -242,10 +244,22 @@ func (e *endpoint) configure(handle vishnetns.NsHandle) error {
 	return nil
 }
 
-// detach removes the namespace and with it the interface pair.
+// detach removes the interface pair and the namespace, and only then gives the
+// address free: the kernel takes its time to end a namespace, and the next
+// user of the address would find the old interface in its way.
 func (e *endpoint) detach() error {
 	s := e.segment
+	var errs []error
+	if e.link != "" {
+		errs = append(errs, removeLink(e.link))
+	}
+	if e.ns != nil {
+		if err := e.ns.Remove(); err != nil {
+			errs = append(errs, fmt.Errorf("remove network namespace: %w", err))
+		}
+	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.addresses, e.address)
 	for i, one := range s.endpoints {
 		if one == e {
@@ -253,14 +267,7 @@ func (e *endpoint) detach() error {
 			break
 		}
 	}
-	s.mu.Unlock()
-	if e.ns == nil {
-		return nil
-	}
-	if err := e.ns.Remove(); err != nil {
-		return fmt.Errorf("remove network namespace: %w", err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // close removes the segment with all endpoints. It may be called again after a
@@ -405,8 +412,8 @@ table inet %[1]s {
 	chain outbound {
 		meta nfproto ipv6 drop
 		ct state { established, related } accept
-		ip daddr @blocked drop
 		ip saddr != @sources drop
+		ip daddr @blocked reject with icmpx admin-prohibited
 		accept
 	}
 	chain input {
@@ -419,7 +426,7 @@ table inet %[1]s {
 		ct state { established, related } accept
 		icmp type echo-request accept
 		%[6]s
-		drop
+		reject with icmpx admin-prohibited
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;

@@ -63,7 +63,9 @@ func (c *Coordinator) Adopt(spec *delivery.JobSpec) {
 func (c *Coordinator) Cancel(id int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.jobs[id].Status = "canceling"
+	if job := c.jobs[id]; job.Status == "pending" || job.Status == "running" {
+		job.Status = "canceling"
+	}
 	c.notify()
 }
 

@@ -1,0 +1,94 @@
+package runner_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/slipwayhq/slipway/e2e/runner/host"
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/runner/runnertest"
+)
+
+// attempts are what a hostile job tries. Each line must fail; those that
+// succeed print BREACH.
+const attempts = `
+try() { name="$1"; shift; if timeout 20 "$@" >/tmp/out 2>&1; then echo "BREACH $name"; cat /tmp/out; else echo "held: $name"; fi; }
+reach() { timeout 3 bash -c "exec 3<>/dev/tcp/$1/$2" ; }
+export -f reach
+echo "platform: $(reach $HOST $OPEN && echo reached)"
+echo "gateway's resolver is not the host: $(cat /etc/resolv.conf | head -1)"
+try "mount a file system" mount -t tmpfs none /mnt
+try "mount proc" mount -t proc none /mnt
+try "new mount namespace" unshare -m true
+try "new user namespace with mounts" unshare -rm mount -t tmpfs none /mnt
+try "load a kernel module" bash -c 'echo 1 > /proc/sys/kernel/modules_disabled'
+try "panic the host" bash -c 'echo c > /proc/sysrq-trigger'
+try "change the host's name" bash -c 'echo evil > /proc/sys/kernel/hostname'
+try "core pattern" bash -c 'echo "|/builds/x" > /proc/sys/kernel/core_pattern'
+try "kernel memory" head -c1 /dev/mem
+try "the host's disk" bash -c 'for m in 254:0 253:0 8:0 259:0; do rm -f /tmp/disk; mknod /tmp/disk b ${m/:/ } && head -c1 /tmp/disk && exit 0; done; exit 1'
+try "write its cgroup" bash -c 'echo max > $(find /sys/fs/cgroup -name memory.max -o -name memory.limit_in_bytes | head -1)'
+try "see other processes" bash -c 'ls -d /proc/[0-9]* | wc -l | { read n; [ $n -gt 20 ]; }'
+try "trace init of the host" bash -c 'ls -l /proc/1/root/builds/../../../../tmp/ | grep -q slipway-attack-marker'
+try "the host's closed port" reach $HOST $CLOSED
+gw=$(while read -r i d g r; do [ "$d" = 00000000 ] && printf "%d.%d.%d.%d" 0x${g:6:2} 0x${g:4:2} 0x${g:2:2} 0x${g:0:2} || true; done </proc/net/route); echo "gateway $gw"
+try "the gateway's closed port" reach $gw $CLOSED
+try "metadata" reach 169.254.169.254 80
+for net in 0 1 2 3 4 5 6 7; do for ip in 1 2 3; do
+  a=10.94.0.$((net*16+ip)); hostname -I 2>/dev/null | grep -qw $a && continue; grep -qw $a /etc/hosts && continue
+  try "another job at $a" reach $a 7777
+done; done
+try "files of other jobs" bash -c 'find /builds -mindepth 1 -maxdepth 1 | grep -v "^/builds/group$"'
+try "another job's endpoint" bash -c 'find / -xdev -name job.sock 2>/dev/null | grep -v "^/run/slipway/job.sock$"'
+try "write to the endpoint's folder" touch /run/slipway/x
+try "replace the docker command" bash -c 'echo x > /usr/local/bin/docker'
+ln -s /etc /builds/group/project/etclink
+try "docker run with a host folder" docker run --rm -v /etc:/x debian:bookworm-slim true
+try "docker run through a link" docker run --rm -v /builds/group/project/etclink:/x debian:bookworm-slim true
+try "docker run through dots" docker run --rm -v /builds/../etc:/x debian:bookworm-slim true
+try "docker run privileged" docker run --rm --privileged debian:bookworm-slim true
+try "docker run in the host's network" docker run --rm --network host debian:bookworm-slim true
+try "docker run reaching the host" docker run --rm debian:bookworm-slim bash -c "timeout 3 bash -c 'exec 3<>/dev/tcp/$HOST/$CLOSED'"
+mkdir b; printf 'FROM debian:bookworm-slim\nRUN --security=insecure true\n' > b/insecure
+printf 'FROM debian:bookworm-slim\nRUN --network=host true\n' > b/hostnet
+printf 'FROM scratch\nADD http://%s:%s/ /x\n' $HOST $CLOSED > b/add
+printf 'FROM debian:bookworm-slim\nRUN timeout 3 bash -c "exec 3<>/dev/tcp/%s/%s"\n' $HOST $CLOSED > b/reach
+printf 'FROM debian:bookworm-slim\nRUN timeout 3 bash -c "exec 3<>/dev/tcp/10.94.0.2/7777" || timeout 3 bash -c "exec 3<>/dev/tcp/10.94.0.18/7777"  || timeout 3 bash -c "exec 3<>/dev/tcp/10.94.0.34/7777"\n' > b/other
+ln -s /etc b/out; printf 'FROM scratch\nCOPY out/passwd /x\n' > b/follow
+try "docker build with privileges" docker build -q -f b/insecure b
+try "docker build in the host's network" docker build -q -f b/hostnet b
+try "docker build fetching from the host" docker build -q -f b/add b
+try "docker build reaching the host" docker build -q -f b/reach b
+try "docker build reaching another job" docker build -q -f b/other b
+try "docker build following a link out" docker build -q -f b/follow b
+try "another job's image" docker run --rm victim/app:1 true
+try "another job's image by pushing it" docker push victim/app:1
+( for i in $(seq 3000); do sleep 60 & done ) 2>/tmp/fork || true; grep -q -i "resource\|fork" /tmp/fork && echo "held: fork bomb" || echo "BREACH fork bomb"
+`
+
+// TestAttack runs a hostile job beside a victim.
+func TestAttack(t *testing.T) {
+	registry := host.Registry(t)
+	b := host.Service(t, registry, nil)
+	closed, err := net.Listen("tcp", host.Address(t)+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed.Close()
+	victim := b.Job(host.Script(`printf 'FROM scratch\nCOPY file.txt /\n' > Dockerfile; docker build -q -t victim/app:1 . && echo the victim listens
+exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 7777, Listen => 5, ReuseAddr => 1) or die; while ($c = $s->accept) { close $c }'`)...)
+	b.Push(victim)
+	b.Says(victim.ID, "\nthe victim listens")
+	_, open, _ := net.SplitHostPort(registry)
+	_, shut, _ := net.SplitHostPort(closed.Addr().String())
+	attacker := b.Job(host.Script(attempts)...)
+	attacker.Variables = []delivery.JobVariable{{Key: "HOST", Value: host.Address(t)}, {Key: "OPEN", Value: open}, {Key: "CLOSED", Value: shut}}
+	job := b.Do(attacker)
+	plain := runnertest.Plain(job.Trace)
+	if strings.Contains(plain, "\nBREACH") || !strings.Contains(plain, "held: fork bomb") || !strings.Contains(plain, "platform: reached") || !strings.Contains(plain, "gateway 10.94.0.") {
+		t.Errorf("the job is %s:\n%s", job.Status, plain)
+	}
+	b.Cancel(victim.ID)
+	b.End(victim.ID)
+}
