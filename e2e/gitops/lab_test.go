@@ -150,7 +150,10 @@ spec:
   project: default
   source: {repoURL: %[2]s, targetRevision: main, path: %[1]s}
   destination: {server: "https://kubernetes.default.svc", namespace: %[1]s}
-  syncPolicy: {automated: {prune: true, selfHeal: true}, syncOptions: [CreateNamespace=true]}
+  syncPolicy:
+    automated: {prune: true, selfHeal: true}
+    syncOptions: [CreateNamespace=true]
+    retry: {limit: 5, refresh: true, backoff: {duration: 2s, factor: 1, maxDuration: 10s}}
 `, folder, l.repo), "kubectl", "apply", "-f", "-")
 }
 
