@@ -32,8 +32,10 @@ const (
 // site is a node with an ingress in front of its pods.
 type site struct {
 	*lab.Node
-	t   *testing.T
-	ctx context.Context
+	t       *testing.T
+	ctx     context.Context
+	gate    string    // the program
+	running *exec.Cmd // what runs of it
 }
 
 func startSite(t *testing.T, name string) *site {
@@ -107,21 +109,31 @@ func (s *site) importApp() {
 // 443 of its loopback address.
 func (s *site) startGate() {
 	s.t.Helper()
-	bin := os.Getenv("SLIPWAY_GATE")
-	if bin == "" {
-		bin = s.build("gate")
+	if s.gate = os.Getenv("SLIPWAY_GATE"); s.gate == "" {
+		s.gate = s.build("gate")
 	}
-	log, err := os.Create(filepath.Join(s.Config.DataDir, "logs", "gate.log"))
+	s.runGate()
+	s.t.Cleanup(func() { s.endGate(syscall.SIGTERM) })
+	s.eventually("the ingress is ready", func() error { return s.expect("http://127.0.0.1:80/readyz", "localhost", 200, "") })
+}
+
+func (s *site) runGate() {
+	s.t.Helper()
+	log, err := os.OpenFile(filepath.Join(s.Config.DataDir, "logs", "gate.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	s.must(err)
 	defer log.Close()
-	cmd := exec.Command(bin, "-kubeconfig", s.Config.Kubeconfig, "-data", filepath.Join(s.Config.DataDir, "gate"), "-http", "127.0.0.1:80", "-https", "127.0.0.1:443")
+	cmd := exec.Command(s.gate, "-kubeconfig", s.Config.Kubeconfig, "-data", filepath.Join(s.Config.DataDir, "gate"), "-http", "127.0.0.1:80", "-https", "127.0.0.1:443")
 	cmd.Stdout, cmd.Stderr = log, log
 	s.must(s.Inside(cmd.Start))
-	s.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
-		_ = cmd.Wait()
-	})
-	s.eventually("the ingress is ready", func() error { return s.expect("http://127.0.0.1:80/readyz", "localhost", 200, "") })
+	s.running = cmd
+}
+
+func (s *site) endGate(signal syscall.Signal) {
+	if s.running != nil {
+		_ = s.running.Process.Signal(signal) // it may have ended already
+		_ = s.running.Wait()
+		s.running = nil
+	}
 }
 
 func (s *site) eventually(what string, f func() error) {
@@ -308,16 +320,21 @@ func within(t *testing.T, counts map[string]int, key string, percent, points int
 // what, told apart by service and revision.
 func (s *site) metricsAgree() {
 	s.t.Helper()
-	for _, q := range []string{
+	s.measured(
 		`slipway_ingress_requests_total{service="broken",code="500",revision!=""} > 100`,
 		`slipway_ingress_requests_total{service="canary",code="200",revision!="",canary="true"} > 1000`,
 		`histogram_quantile(0.95, sum by (le) (slipway_ingress_request_duration_seconds_bucket{service="stable"})) < 1`,
 		`up{job="kubelet",metrics_path="/metrics/cadvisor"} == 1`,
 		`kube_pod_info{pod=~"stable-.*"}`,
-	} {
+	)
+}
+
+// measured waits until each query has a result.
+func (s *site) measured(queries ...string) {
+	s.t.Helper()
+	for _, q := range queries {
 		s.eventually(q, func() error {
-			address := "http://127.0.0.1:80/prometheus/api/v1/query?query=" + url.QueryEscape(q)
-			l := newLoad(address, "localhost", s.dial)
+			l := newLoad("http://127.0.0.1:80/prometheus/api/v1/query?query="+url.QueryEscape(q), "localhost", s.dial)
 			defer l.client.CloseIdleConnections()
 			got, err := l.request()
 			if err == nil && !strings.Contains(got, `"metric"`) {
@@ -326,4 +343,86 @@ func (s *site) metricsAgree() {
 			return err
 		})
 	}
+}
+
+const monitors = `
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata: {name: stable}
+spec:
+  selector: {matchLabels: {app: stable}}
+  endpoints: [{port: http, interval: 1s}]
+---
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata: {name: canary}
+spec:
+  selector: {matchLabels: {app: canary}}
+  podMetricsEndpoints: [{port: http, interval: 1s}]
+---
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata: {name: versions}
+spec:
+  groups:
+  - name: versions
+    interval: 1s
+    rules: [{record: "site:versions:count", expr: "count(testapp_info)"}]
+---
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata: {name: wrong}
+spec:
+  selector: {matchLabels: {app: stable}}
+  endpoints: [{port: http, interval: 5s, scrapeTimeout: 1m}]
+`
+
+// TestMonitorsAndFaults scrapes applications by monitors and annotations, then
+// takes the cluster and the ingress away under load.
+func TestMonitorsAndFaults(t *testing.T) {
+	s := startSite(t, "eflt")
+	annotated := strings.Replace(deployment("annotated", "v3", "", 1), "labels: {app: annotated, site: app}",
+		`labels: {app: annotated, site: app}, annotations: {prometheus.io/scrape: "true", prometheus.io/port: "8080"}`, 1)
+	s.apply(deployment("stable", "v1", "", 2) + deployment("canary", "v2", "", 1) + annotated + ingressManifest("app", "stable"))
+	s.eventually("the monitors are applied", func() error {
+		_, err := s.KubectlInput(s.ctx, monitors, "apply", "-f", "-")
+		return err
+	})
+	for _, d := range []string{"stable", "canary", "annotated"} {
+		s.kubectl("rollout", "status", "deployment/"+d, "--timeout=60s")
+	}
+	s.measured(
+		`testapp_info{version="v1",job="stable",service="stable",namespace="default",pod=~"stable-.+",revision!=""}`,
+		`testapp_info{version="v2",job="default/canary",pod=~"canary-.+"}`,
+		`testapp_info{version="v3",pod=~"annotated-.+"}`,
+		`site:versions:count >= 3`,
+		`container_memory_working_set_bytes{pod=~"stable-.+",container="c"} > 0`,
+		`apiserver_request_total`, `etcd_server_has_leader == 1`, `node_memory_MemTotal_bytes`, `coredns_build_info`,
+	)
+	s.eventually("the wrong monitor is reported", func() error {
+		return s.expect("http://127.0.0.1:80/problems", "localhost", 200, "ServiceMonitor default/wrong endpoint 0: scrapeTimeout 1m is longer than the interval 5s")
+	})
+	s.eventually("the application answers", func() error { return s.expect("http://127.0.0.1:80/", appHost, 200, "v1") })
+
+	l := newLoad("http://127.0.0.1:80/", appHost, s.dial)
+	ctx, stop := context.WithCancel(s.ctx)
+	ended := make(chan struct{})
+	go func() { l.run(ctx, rate); close(ended) }()
+	s.must(s.Kill(lab.Cluster))
+	s.eventually("the ingress says that the cluster is away", func() error {
+		return s.expect("http://127.0.0.1:80/readyz", "localhost", 503, "connection refused")
+	})
+	stop()
+	<-ended
+	if len(l.failures) > 0 || l.counts["200 v1"] != l.sent {
+		t.Errorf("without the control plane: %v of %d, %v", l.counts, l.sent, l.failures)
+	}
+	s.endGate(syscall.SIGKILL)
+	s.runGate()
+	s.eventually("a new ingress serves the old routes without the cluster", func() error { return s.expect("http://127.0.0.1:80/", appHost, 200, "v1") })
+	s.must(s.Start(s.ctx))
+	s.eventually("everything is ready again", func() error { return s.expect("http://127.0.0.1:80/readyz", "localhost", 200, "") })
+	s.kubectl("scale", "deployment/stable", "--replicas=3")
+	s.kubectl("rollout", "status", "deployment/stable", "--timeout=60s")
+	s.measured(`count(testapp_info{job="stable"}) == 3`)
 }
