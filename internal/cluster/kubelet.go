@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math"
 	"net/netip"
@@ -41,6 +42,11 @@ func runKubelet(ctx context.Context, c node.Config, creds *credentials) error {
 		return fmt.Errorf("validate the kubelet's configuration: %w", err)
 	}
 	server := &kubeletoptions.KubeletServer{KubeletFlags: *kubeletFlags, KubeletConfiguration: *config}
+	// cAdvisor asks containerd which pod a cgroup is; where, only a flag of the
+	// process can tell it.
+	if err := flag.Set("containerd", c.ContainerdSocket); err != nil {
+		return fmt.Errorf("tell cAdvisor where containerd is: %w", err)
+	}
 	dependencies, err := kubelet.UnsecuredDependencies(ctx, server, utilfeature.DefaultFeatureGate)
 	if err != nil {
 		return fmt.Errorf("the kubelet's dependencies: %w", err)
