@@ -127,6 +127,34 @@ spec:
 	}
 }
 
+// TestFirewall runs a node behind a firewall that drops what it does not know.
+func TestFirewall(t *testing.T) {
+	iptables := func(n *lab.Node, rules ...string) {
+		must(t, n.Inside(func() error {
+			for _, rule := range rules {
+				if out, err := exec.Command("iptables", strings.Fields(rule)...).CombinedOutput(); err != nil {
+					return fmt.Errorf("iptables %s: %w: %s", rule, err, out)
+				}
+			}
+			return nil
+		}))
+	}
+	n, ctx := start(t, "wall", func(n *lab.Node) {
+		iptables(n, "-A INPUT -i lo -j ACCEPT", "-A INPUT -i eth0 -j ACCEPT", "-P INPUT DROP", "-P FORWARD DROP")
+	})
+	deploy(t, ctx, n)
+	checkWorkload(t, ctx, n)
+	kubectl(t, ctx, n, "exec", "store", "--", "/program", "lookup", "kubernetes.default")
+	must(t, n.Down(ctx))
+	must(t, n.Inside(func() error {
+		rules, err := exec.Command("iptables", "-S").Output()
+		if err == nil && (strings.Contains(string(rules), "slipway") || !strings.Contains(string(rules), "-P FORWARD DROP")) {
+			err = fmt.Errorf("the firewall is not as it was:\n%s", rules)
+		}
+		return err
+	}))
+}
+
 // TestFullDisk starts a node on a disk without space: a sentence must tell, not
 // a stack.
 func TestFullDisk(t *testing.T) {

@@ -155,14 +155,15 @@ func removeRules(ctx context.Context, c Config) error {
 	}
 	failed := []error{nft(ctx, rules.String())}
 	for _, tool := range []string{"iptables", "ip6tables"} {
-		failed = append(failed, removeIptables(ctx, tool))
+		failed = append(failed, removeIptables(ctx, tool, c.firewallComment()))
 	}
 	return errors.Join(failed...)
 }
 
-// removeIptables takes the KUBE- and CNI- chains and the rules that jump to
-// them out of every table, and the tables that are then as good as absent.
-func removeIptables(ctx context.Context, tool string) error {
+// removeIptables takes the KUBE- and CNI- chains, the rules that jump to them
+// and those with the instance's comment out of every table, and the tables that
+// are then as good as absent.
+func removeIptables(ctx context.Context, tool, comment string) error {
 	save, err := exec.LookPath(tool + "-save")
 	if err != nil {
 		return nil // never installed, so nothing of ours is in it
@@ -171,7 +172,7 @@ func removeIptables(ctx context.Context, tool string) error {
 	if err != nil {
 		return fmt.Errorf("%s-save: %w", tool, err)
 	}
-	kept, changed := withoutOurChains(present)
+	kept, changed := withoutOurRules(present, comment)
 	if changed {
 		restore := exec.CommandContext(ctx, tool+"-restore")
 		restore.Stdin = bytes.NewReader(kept)
@@ -188,10 +189,10 @@ func removeIptables(ctx context.Context, tool string) error {
 	return nil
 }
 
-// withoutOurChains filters the output of iptables-save.
-func withoutOurChains(saved []byte) (kept []byte, changed bool) {
+// withoutOurRules filters the output of iptables-save.
+func withoutOurRules(saved []byte, comment string) (kept []byte, changed bool) {
 	for line := range bytes.Lines(saved) {
-		if bytes.Contains(line, []byte("KUBE-")) || bytes.Contains(line, []byte("CNI-")) {
+		if bytes.Contains(line, []byte("KUBE-")) || bytes.Contains(line, []byte("CNI-")) || bytes.Contains(line, []byte("--comment "+comment+" ")) {
 			changed = true
 			continue
 		}

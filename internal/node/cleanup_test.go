@@ -102,10 +102,12 @@ COMMIT
 *filter
 :FORWARD DROP [0:0]
 :DOCKER-USER - [0:0]
+-A FORWARD -i a0 -m comment --comment slipway-a -j ACCEPT
+-A FORWARD -i ab0 -m comment --comment slipway-ab -j ACCEPT
 -A FORWARD -j DOCKER-USER
 COMMIT
 `
-	kept, changed := withoutOurChains([]byte(saved))
+	kept, changed := withoutOurRules([]byte(saved), "slipway-a")
 	const want = `# Generated
 *nat
 :PREROUTING ACCEPT [0:0]
@@ -113,6 +115,7 @@ COMMIT
 *filter
 :FORWARD DROP [0:0]
 :DOCKER-USER - [0:0]
+-A FORWARD -i ab0 -m comment --comment slipway-ab -j ACCEPT
 -A FORWARD -j DOCKER-USER
 COMMIT
 `
@@ -122,7 +125,7 @@ COMMIT
 	if tables := untouchedTables(kept); !slices.Equal(tables, []string{"nat"}) {
 		t.Errorf("untouched tables %v, want nat", tables)
 	}
-	if _, changed := withoutOurChains(kept); changed {
+	if _, changed := withoutOurRules(kept, "slipway-a"); changed {
 		t.Error("a second pass still changes something")
 	}
 }
@@ -151,5 +154,18 @@ func TestRemoveLinks(t *testing.T) {
 	}
 	if err := removeLinks(filepath.Join(dir, "absent"), "/data"); err != nil {
 		t.Errorf("absent directory: %v", err)
+	}
+}
+
+func TestNeedsRule(t *testing.T) {
+	t.Parallel()
+	for printed, want := range map[string]bool{
+		"-P FORWARD ACCEPT\n":                           false,
+		"-P FORWARD DROP\n":                             true,
+		"-P FORWARD ACCEPT\n-A FORWARD -j ufw-before\n": true,
+	} {
+		if got := needsRule(printed, "FORWARD"); got != want {
+			t.Errorf("%q: %v", printed, got)
+		}
 	}
 }

@@ -47,6 +47,9 @@ func Prepare(ctx context.Context, c Config) error {
 	if err := addBridge(c); err != nil {
 		return err
 	}
+	if err := openFirewall(ctx, c); err != nil {
+		return err
+	}
 	return addMasquerade(ctx, c)
 }
 
