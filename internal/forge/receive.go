@@ -375,6 +375,11 @@ func (s *Service) pushMessage(_ context.Context, p delivery.Project, done []RefU
 	return fmt.Sprintf("\nTo create a merge request for %s, visit:\n  %s/-/merge_requests/new?merge_request%%5Bsource_branch%%5D=%s\n", names[0], s.WebURL(p), queryEscape(names[0]))
 }
 
+// PendingPushes lists pushes that are under way or that a crash interrupted.
+func (s *Service) PendingPushes(ctx context.Context) ([]Push, error) {
+	return s.store.PendingPushes(ctx)
+}
+
 // Recover finishes the pushes that a crash interrupted: where a ref has the
 // pushed value its event is stored now. Call it before serving.
 func (s *Service) Recover(ctx context.Context) error {
