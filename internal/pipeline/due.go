@@ -120,7 +120,11 @@ func (e *Engine) sweep(ctx context.Context) {
 	e.mu.Unlock()
 	for _, id := range silent {
 		e.log.Warn("runner of a job fell silent", "job", id)
-		if err := e.failJob(ctx, id, ReasonStuck); err != nil && delivery.KindOf(err) != delivery.Conflict {
+		switch err := e.failJob(ctx, id, ReasonStuck); delivery.KindOf(err) {
+		case "":
+		case delivery.Conflict, delivery.Forbidden, delivery.NotFound:
+			e.endRun(id, "") // it ended in between
+		default:
 			e.log.Error("stuck job not failed", "job", id, "err", err)
 		}
 	}

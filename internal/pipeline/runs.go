@@ -91,12 +91,7 @@ func (e *Engine) lookup(ctx context.Context, jobID int64, token string) (*run, s
 	if j.Status != "running" && j.Status != "canceling" {
 		return nil, j.Status, nil
 	}
-	e.mu.Lock()
-	r = e.runs[jobID]
-	e.mu.Unlock()
-	if r == nil {
-		return nil, j.Status, &delivery.Error{Kind: delivery.Unavailable, Message: "The job is being restored."}
-	}
+	r = e.adopt(&j)
 	return r, r.seen(e.clock.Now()), nil
 }
 
@@ -138,10 +133,15 @@ func (e *Engine) accept(ctx context.Context, jobID int64, o *offer) (*run, strin
 	return r, "running", nil
 }
 
-// begin registers a running job and its time limit.
-func (e *Engine) begin(r *run, deadline time.Time) {
+// begin registers a running job and its time limit. It returns the run that is
+// registered, which is another one if somebody was faster.
+func (e *Engine) begin(r *run, deadline time.Time) *run {
 	e.mu.Lock()
 	delete(e.offers, r.jobID)
+	if other := e.runs[r.jobID]; other != nil {
+		e.mu.Unlock()
+		return other
+	}
 	e.runs[r.jobID] = r
 	e.mu.Unlock()
 	e.wheel.drop("offer " + strconv.FormatInt(r.jobID, 10))
@@ -154,10 +154,11 @@ func (e *Engine) begin(r *run, deadline time.Time) {
 			e.log.Error("job over its time not failed", "job", id, "err", err)
 		}
 	})
+	return r
 }
 
-// adopt registers a job that was running before a restart.
-func (e *Engine) adopt(j *Job) {
+// adopt registers a job that was running before a restart, once.
+func (e *Engine) adopt(j *Job) *run {
 	r := &run{jobID: j.ID, pipelineID: j.PipelineID, projectID: j.ProjectID, hash: j.TokenHash, status: j.Status, lastSeen: e.clock.Now()}
 	err := e.store.View(context.Background(), func(tx Tx) error {
 		runner, err := tx.Runner(j.RunnerID)
@@ -167,7 +168,7 @@ func (e *Engine) adopt(j *Job) {
 	if err != nil && !delivery.IsNotFound(err) {
 		e.log.Error("runner of job not found", "job", j.ID, "err", err)
 	}
-	e.begin(r, j.StartedAt.Add(time.Duration(j.Timeout)*time.Second))
+	return e.begin(r, j.StartedAt.Add(time.Duration(j.Timeout)*time.Second))
 }
 
 // withdraw forgets an offer whose job is not pending any more.
