@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"sort"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/command/rest"
 	"github.com/slipwayhq/slipway/internal/command/scan"
 	"github.com/slipwayhq/slipway/internal/instance"
+	"github.com/slipwayhq/slipway/internal/registry"
 )
 
 // imageCommands are the commands of the registry and the scanner.
@@ -79,13 +81,9 @@ var users = []struct {
 func (u clusterUse) InUse(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cfg, err := clientcmd.BuildConfigFromFlags("", u.kubeconfig)
+	client, err := u.client()
 	if err != nil {
-		return nil, fmt.Errorf("access to the cluster: %w", err)
-	}
-	client, err := dynamic.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("access to the cluster: %w", err)
+		return nil, err
 	}
 	seen := map[string]bool{}
 	for _, user := range users {
@@ -105,6 +103,56 @@ func (u clusterUse) InUse(ctx context.Context) ([]string, error) {
 		images = append(images, image)
 	}
 	return images, nil
+}
+
+// runsWhere returns how to find the pods that run an image, or nil without a
+// cluster.
+func (p *platform) runsWhere() func(context.Context, registry.Image) ([]string, error) {
+	if !p.Cluster.Enabled {
+		return nil
+	}
+	return func(ctx context.Context, image registry.Image) ([]string, error) {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		return clusterUse{p.dir.Kubeconfig()}.pods(ctx, image)
+	}
+}
+
+// pods names the pods that run an image or are to run it, as namespace/name.
+func (u clusterUse) pods(ctx context.Context, image registry.Image) ([]string, error) {
+	client, err := u.client()
+	if err != nil {
+		return nil, err
+	}
+	list, err := client.Resource(users[0].GroupVersionResource).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	var out []string
+	for _, item := range list.Items {
+		images := map[string]bool{}
+		imagesOf(item, users[0].spec, images)
+		for name := range images {
+			if strings.HasSuffix(name, image.Digest) {
+				out = append(out, item.GetNamespace()+"/"+item.GetName())
+				break
+			}
+		}
+	}
+	sort.Strings(out)
+	return out, nil
+}
+
+func (u clusterUse) client() (dynamic.Interface, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", u.kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("access to the cluster: %w", err)
+	}
+	client, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("access to the cluster: %w", err)
+	}
+	return client, nil
 }
 
 // imagesOf adds the images of a pod's specification and, for a pod, the

@@ -29,6 +29,12 @@ func (r *Registry) Tags(ctx context.Context, repositoryID int64) ([]Tag, error) 
 	return r.index.Tags(ctx, repositoryID)
 }
 
+// Images lists the images of a repository, the latest first, without their
+// references.
+func (r *Registry) Images(ctx context.Context, repositoryID int64) ([]Image, error) {
+	return r.index.Images(ctx, repositoryID)
+}
+
 // ProjectSize returns the bytes of the distinct blobs of a project's images.
 func (r *Registry) ProjectSize(ctx context.Context, projectID int64) (int64, error) {
 	return r.index.ProjectSize(ctx, projectID)

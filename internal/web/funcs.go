@@ -20,6 +20,7 @@ func (s *Server) funcs() template.FuncMap {
 		"ago":      ago,
 		"stamp":    stamp,
 		"short":    short,
+		"digest":   shortDigest,
 		"bytes":    humanBytes,
 		"seconds":  humanSeconds,
 		"projectPath": func(p *delivery.Project, parts ...string) string {

@@ -16,6 +16,9 @@ func (s *Server) routes() {
 		s.dashboardRoutes()
 		s.codeRoutes()
 	}
+	if s.Registry != nil {
+		s.imageRoutes()
+	}
 	s.handle("/", func(http.ResponseWriter, *Request) error { return notFound() })
 	s.project.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), func(http.ResponseWriter, *Request) error { return notFound() })

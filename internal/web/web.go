@@ -28,6 +28,8 @@ import (
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/registry"
+	"github.com/slipwayhq/slipway/internal/scan"
 )
 
 //go:embed all:templates all:static
@@ -37,6 +39,11 @@ var assets embed.FS
 type Deps struct {
 	Access *access.Service
 	Forge  *forge.Service
+	// Registry, Scan and RunsWhere make the pages of images. RunsWhere names
+	// the workloads that run an image, as namespace/name.
+	Registry  *registry.Registry
+	Scan      *scan.Service
+	RunsWhere func(ctx context.Context, image registry.Image) ([]string, error)
 	// Title names the instance; ExternalURL is its base URL without a slash at
 	// the end.
 	Title       string

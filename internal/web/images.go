@@ -1,0 +1,290 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/registry"
+	"github.com/slipwayhq/slipway/internal/scan"
+	"github.com/slipwayhq/slipway/internal/scan/report"
+)
+
+// imageRoutes registers the pages of the container registry. Reading is as in
+// the registry itself: a private project's images are for Reporters.
+func (s *Server) imageRoutes() {
+	s.handleProject("GET /container_registry", delivery.Guest, s.imagesPage)
+	s.handleProject("POST /container_registry/policy", delivery.Maintainer, s.setImagePolicy)
+	s.handleProject("GET /container_registry/{repository}", delivery.Guest, s.imageTagsPage)
+	s.handleProject("POST /container_registry/{repository}/delete", delivery.Developer, s.deleteImageRepository)
+	s.handleProject("POST /container_registry/{repository}/tags/{tag}/delete", delivery.Developer, s.deleteImageTag)
+	s.handleProject("GET /container_registry/{repository}/images/{digest}", delivery.Guest, s.imagePage)
+	s.handleProject("POST /container_registry/{repository}/images/{digest}/scan", delivery.Developer, s.scanImage)
+}
+
+type imagesView struct {
+	Host         string
+	Prefix       string // host/path to push to
+	Repositories []registry.Repository
+	Size         int64
+	Policy       registry.Policy
+	OlderDays    int
+	CadenceDays  int
+}
+
+// Name is the part of a repository's path below the project's.
+func (v imagesView) Name(r registry.Repository) string {
+	name := strings.TrimPrefix(v.Host+"/"+r.Path, v.Prefix)
+	if name = strings.TrimPrefix(name, "/"); name == "" {
+		return r.Path[strings.LastIndexByte(r.Path, '/')+1:]
+	}
+	return name
+}
+
+func mayReadImages(r *Request) error {
+	if r.Project.Visibility == delivery.Private && r.Role < delivery.Reporter {
+		return &delivery.Error{Kind: delivery.Forbidden, Message: "The images of a private project need the role reporter."}
+	}
+	return nil
+}
+
+// registryHost is the registry's name in image references.
+func (s *Server) registryHost() string {
+	_, host, _ := strings.Cut(s.ExternalURL, "://")
+	return host
+}
+
+func (s *Server) imagesPage(w http.ResponseWriter, r *Request) error {
+	if err := mayReadImages(r); err != nil {
+		return err
+	}
+	ctx := r.Context()
+	v := imagesView{Host: s.registryHost()}
+	v.Prefix = v.Host + "/" + strings.ToLower(r.Project.FullPath)
+	var err error
+	if v.Repositories, err = s.Registry.Repositories(ctx, r.Project.ID); err != nil {
+		return err
+	}
+	if v.Size, err = s.Registry.ProjectSize(ctx, r.Project.ID); err != nil {
+		return err
+	}
+	if v.Policy, err = s.Registry.Policy(ctx, r.Project.ID); err != nil {
+		return err
+	}
+	v.OlderDays, v.CadenceDays = int(v.Policy.OlderThan/(24*time.Hour)), max(1, int(v.Policy.Cadence/(24*time.Hour)))
+	return s.render(w, r, http.StatusOK, "images", Page{Title: "Container registry", Active: "registry", Data: v})
+}
+
+func (s *Server) setImagePolicy(w http.ResponseWriter, r *Request) error {
+	number := func(name string) int {
+		n, err := strconv.Atoi(r.FormValue(name))
+		if err != nil {
+			return 0 // an empty field is no limit
+		}
+		return n
+	}
+	err := s.Registry.SetPolicy(r.Context(), registry.Policy{
+		ProjectID: r.Project.ID, Enabled: r.FormValue("enabled") != "", KeepN: number("keep_n"), OlderThan: time.Duration(number("older_than")) * 24 * time.Hour,
+		Cadence: time.Duration(number("cadence")) * 24 * time.Hour, NameRegex: r.FormValue("name_regex"), KeepRegex: r.FormValue("name_regex_keep"),
+	})
+	if err != nil {
+		return err
+	}
+	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry"), "The clean-up policy is set.")
+}
+
+// imageRepository finds the repository that the address names, of the
+// project that it names.
+func (s *Server) imageRepository(r *Request) (registry.Repository, error) {
+	if err := mayReadImages(r); err != nil {
+		return registry.Repository{}, err
+	}
+	id, err := strconv.ParseInt(r.PathValue("repository"), 10, 64)
+	if err != nil {
+		return registry.Repository{}, notFound()
+	}
+	repo, err := s.Registry.Repository(r.Context(), id)
+	if err == nil && repo.ProjectID != r.Project.ID {
+		err = notFound()
+	}
+	return repo, err
+}
+
+type imageTag struct {
+	registry.Tag
+	By   string
+	Scan *scan.Scan
+}
+
+type imageTagsView struct {
+	Host       string
+	Repository registry.Repository
+	Tags       []imageTag
+	Untagged   []registry.Image
+	MayDelete  bool
+}
+
+func (s *Server) imageTagsPage(w http.ResponseWriter, r *Request) error {
+	repo, err := s.imageRepository(r)
+	if err != nil {
+		return err
+	}
+	ctx := r.Context()
+	tags, err := s.Registry.Tags(ctx, repo.ID)
+	if err != nil {
+		return err
+	}
+	v := imageTagsView{Host: s.registryHost(), Repository: repo, MayDelete: r.Role >= delivery.Developer}
+	for i := len(tags) - 1; i >= 0; i-- {
+		t := imageTag{Tag: tags[i], By: s.userName(ctx, tags[i].UserID)}
+		if t.Scan, err = s.scanOf(ctx, t.Digest); err != nil {
+			return err
+		}
+		v.Tags = append(v.Tags, t)
+	}
+	images, err := s.Registry.Images(ctx, repo.ID)
+	if err != nil {
+		return err
+	}
+	for _, image := range images {
+		if len(image.Tags) == 0 {
+			v.Untagged = append(v.Untagged, image)
+		}
+	}
+	return s.render(w, r, http.StatusOK, "imagetags", Page{Title: repo.Path, Active: "registry", Data: v})
+}
+
+// userName returns a user's name for a page, or "" for one that is gone.
+func (s *Server) userName(ctx context.Context, id int64) string {
+	if id == 0 {
+		return ""
+	}
+	u, err := s.Access.User(ctx, id)
+	if err != nil {
+		return "" // deleted since
+	}
+	return u.Username
+}
+
+// scanOf returns the latest scan of an image, or nil.
+func (s *Server) scanOf(ctx context.Context, digest string) (*scan.Scan, error) {
+	if s.Scan == nil {
+		return nil, nil
+	}
+	found, err := s.Scan.Result(ctx, digest)
+	if delivery.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &found, nil
+}
+
+type imageView struct {
+	Host       string
+	Repository registry.Repository
+	Image      registry.Image
+	By         string
+	Commit     string // from the image's labels (OCI annotations "revision")
+	Running    []string
+	RunsKnown  bool
+	Scan       *scan.Scan
+	Findings   []report.Finding
+	Stale      bool // the scan used another database than there is now
+	MayScan    bool
+}
+
+func (s *Server) imagePage(w http.ResponseWriter, r *Request) error {
+	repo, err := s.imageRepository(r)
+	if err != nil {
+		return err
+	}
+	ctx := r.Context()
+	v := imageView{Host: s.registryHost(), Repository: repo}
+	if v.Image, err = s.Registry.Image(ctx, repo.Path, r.PathValue("digest")); err != nil {
+		return err
+	}
+	v.By = s.userName(ctx, v.Image.UserID)
+	v.Commit = v.Image.Labels["org.opencontainers.image.revision"]
+	if s.RunsWhere != nil {
+		// The cluster may be away; the page says so rather than failing.
+		v.Running, err = s.RunsWhere(ctx, v.Image)
+		v.RunsKnown = err == nil
+		if err != nil {
+			s.Log.Warn("where an image runs is not known", "err", err)
+		}
+	}
+	if v.Scan, err = s.scanOf(ctx, v.Image.Digest); err != nil {
+		return err
+	}
+	if v.Scan != nil && v.Scan.Report != nil {
+		v.Findings = v.Scan.Report.Findings
+		db, err := s.Scan.Database()
+		v.Stale = err == nil && !db.UpdatedAt.Equal(v.Scan.Report.Database.UpdatedAt)
+	}
+	v.MayScan = s.Scan != nil && r.Role >= delivery.Developer
+	return s.render(w, r, http.StatusOK, "image", Page{Title: repo.Path + "@" + shortDigest(v.Image.Digest), Active: "registry", Data: v})
+}
+
+// shortDigest is the beginning of a digest's value, as docker shows it.
+func shortDigest(d string) string {
+	_, hex, _ := strings.Cut(d, ":")
+	return hex[:min(12, len(hex))]
+}
+
+func (s *Server) scanImage(w http.ResponseWriter, r *Request) error {
+	repo, err := s.imageRepository(r)
+	if err != nil {
+		return err
+	}
+	if s.Scan == nil {
+		return notFound()
+	}
+	image, err := s.Registry.Image(r.Context(), repo.Path, r.PathValue("digest"))
+	if err != nil {
+		return err
+	}
+	name := repo.Path + "@" + image.Digest
+	if len(image.Tags) > 0 {
+		name = repo.Path + ":" + image.Tags[0]
+	}
+	queued, err := s.Scan.Enqueue(r.Context(), scan.Scan{ProjectID: r.Project.ID, Type: scan.TypeImage, Repository: repo.Path, Digest: image.Digest, Name: name})
+	if err != nil {
+		return err
+	}
+	notice := "The scan is queued."
+	if queued.Status == scan.Success {
+		notice = "The image has been scanned with the present database already."
+	}
+	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry", strconv.FormatInt(repo.ID, 10), "images", image.Digest), notice)
+}
+
+func (s *Server) deleteImageTag(w http.ResponseWriter, r *Request) error {
+	repo, err := s.imageRepository(r)
+	if err != nil {
+		return err
+	}
+	tag := r.PathValue("tag")
+	if err := s.Registry.DeleteTag(r.Context(), repo.ID, tag); err != nil {
+		return err
+	}
+	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry", strconv.FormatInt(repo.ID, 10)), "The tag "+tag+" is gone. Its image goes with the next clean-up if nothing needs it.")
+}
+
+func (s *Server) deleteImageRepository(w http.ResponseWriter, r *Request) error {
+	repo, err := s.imageRepository(r)
+	if err != nil {
+		return err
+	}
+	if r.FormValue("confirm") != repo.Path {
+		return &delivery.Error{Kind: delivery.Invalid, Message: "The repository was not removed: its path was not typed in full."}
+	}
+	if err := s.Registry.DeleteRepository(r.Context(), repo.ID); err != nil {
+		return err
+	}
+	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry"), "The repository "+repo.Path+" is gone.")
+}
