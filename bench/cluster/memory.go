@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -46,46 +45,19 @@ func pss(pid int) (float64, error) {
 // podMemory is the memory of all shims of the node and of everything below
 // them, in MB, and how many shims there are: one per pod.
 func podMemory(n *lab.Node) (memory float64, pods int, err error) {
-	entries, err := filepath.Glob("/proc/[0-9]*/stat")
+	shims, contained, err := n.PodProcesses()
 	if err != nil {
 		return 0, 0, err
 	}
-	children := map[int][]int{}
-	var queue []int
-	for _, path := range entries {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		command, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-		if err != nil {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			return 0, 0, err
-		}
-		after := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		parent, err := strconv.Atoi(after[1])
-		if err != nil {
-			return 0, 0, err
-		}
-		children[parent] = append(children[parent], pid)
-		if bytes.Contains(command, []byte("containerd-shim")) && bytes.Contains(command, []byte(n.Config.ContainerdSocket)) {
-			queue = append(queue, pid)
-		}
-	}
-	pods = len(queue)
-	for ; len(queue) > 0; queue = queue[1:] {
-		used, err := pss(queue[0])
+	for _, pid := range append(shims, contained...) {
+		used, err := pss(pid)
 		if err != nil {
 			return 0, 0, err
 		}
 		memory += used
-		queue = append(queue, children[queue[0]]...)
 	}
-	if pods == 0 {
+	if len(shims) == 0 {
 		return 0, 0, fmt.Errorf("no shim of %s runs", n.Config.ContainerdSocket)
 	}
-	return memory, pods, nil
+	return memory, len(shims), nil
 }

@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -125,6 +127,44 @@ spec:
 	if left := leftovers(t, n); len(left) > 0 {
 		t.Errorf("left behind after a kill:\n%s", strings.Join(left, "\n"))
 	}
+}
+
+// TestReboot does to a node what a reboot does: everything is gone at once, and
+// only the data directory stays.
+func TestReboot(t *testing.T) {
+	n, ctx := start(t, "boot")
+	deploy(t, ctx, n)
+	must(t, n.Kill(lab.Cluster, lab.Containerd))
+	shims, contained, err := n.PodProcesses()
+	must(t, err)
+	for _, pid := range append(contained, shims...) {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+	}
+	must(t, unmountBelow(n.Config.DataDir))
+	must(t, n.Inside(func() error { return exec.Command("ip", "link", "delete", n.Config.Network.Bridge).Run() }))
+	must(t, os.WriteFile(filepath.Join(n.Config.DataDir, "containerd", "boot-id"), []byte("another boot\n"), 0o600))
+	must(t, n.Start(ctx))
+	ready(t, ctx, n)
+	kubectl(t, ctx, n, "wait", "--for=condition=Ready", "pod/store", "--timeout=90s")
+	kubectl(t, ctx, n, "rollout", "status", "deployment/hello", "--timeout=90s")
+	checkWorkload(t, ctx, n)
+}
+
+func unmountBelow(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if point := strings.Fields(line)[4]; strings.HasPrefix(point, dir+"/") {
+			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+				return fmt.Errorf("unmount %s: %w", point, err)
+			}
+		}
+	}
+	return nil
 }
 
 // TestFirewall runs a node behind a firewall that drops what it does not know.

@@ -35,6 +35,9 @@ func Prepare(ctx context.Context, c Config) error {
 	if err := CheckDisk(c.DataDir); err != nil {
 		return err
 	}
+	if err := forgetEarlierBoot(c, bootIDFile); err != nil {
+		return err
+	}
 	if _, err := WriteContainerd(c); err != nil {
 		return err
 	}
