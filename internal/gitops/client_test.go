@@ -31,7 +31,7 @@ spec:
   destination: {server: "https://kubernetes.default.svc", namespace: shop}
   syncPolicy: {automated: {prune: true, selfHeal: true}}
 status:
-  sync: {status: Synced, revision: cccc3333cccc}
+  sync: {status: Synced, revision: eeee5555eeee} # a later commit, elsewhere in the repository
   health: {status: Degraded, lastTransitionTime: "2026-01-02T03:04:05Z"}
   conditions: [{type: ComparisonError, message: "base/cm.yaml: bad field"}]
   operationState:
@@ -78,7 +78,7 @@ func TestGetDecodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !a.Automated.SelfHeal || a.Sync.Revision != "cccc3333cccc" || a.Failed() != "base/cm.yaml: bad field" {
+	if !a.Automated.SelfHeal || a.Sync.Revision != "eeee5555eeee" || a.Failed() != "base/cm.yaml: bad field" {
 		t.Errorf("decoded %+v", a)
 	}
 	if len(a.History) != 3 || a.History[0].ID != 2 || a.History[2].By != "ann" || !a.History[0].Automated {
@@ -224,7 +224,7 @@ func TestWatch(t *testing.T) {
 	}
 	for {
 		if e, worth := (<-changes).Event(); worth {
-			if e.Health != "Healthy" || e.Revision != "cccc3333cccc" || e.Namespace != "shop" {
+			if e.Health != "Healthy" || e.Revision != "eeee5555eeee" || e.Namespace != "shop" {
 				t.Errorf("event %+v", e)
 			}
 			break

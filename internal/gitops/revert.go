@@ -51,10 +51,9 @@ func PlanReversal(a *Application, historyID int64) (Reversal, error) {
 	if len(a.History) == 0 {
 		return Reversal{}, delivery.Errorf(delivery.Conflict, "Application %s has not been synced yet; there is nothing to go back to.", a.Name)
 	}
-	bad := a.Sync.Revision
-	if bad == "" {
-		bad = a.History[0].Revision
-	}
+	// The last revision that was synced, not the one compared with: commits
+	// that change nothing here move only the latter.
+	bad := a.History[0].Revision
 	good := ""
 	for _, h := range a.History {
 		switch {
