@@ -165,7 +165,7 @@ func TestDeleteCascade(t *testing.T) {
 
 type fakeReverter struct{ got Reversal }
 
-func (f *fakeReverter) Revert(_ context.Context, r Reversal, _ delivery.User) (string, error) {
+func (f *fakeReverter) Revert(_ context.Context, r Reversal, _ delivery.Identity) (string, error) {
 	f.got = r
 	return "dddd", nil
 }
@@ -179,7 +179,7 @@ func TestRevert(t *testing.T) {
 		kind delivery.Kind
 	}{{0, "bbbb2222bbbb", ""}, {0 + 1, "bbbb2222bbbb", ""}, {2, "", delivery.Conflict}, {7, "", delivery.NotFound}} {
 		r := &fakeReverter{}
-		commit, err := c.Revert(t.Context(), r, "shop", tc.id, delivery.User{})
+		commit, err := c.Revert(t.Context(), r, "shop", tc.id, delivery.Identity{})
 		if delivery.KindOf(err) != tc.kind {
 			t.Errorf("entry %d: %v", tc.id, err)
 			continue

@@ -18,19 +18,20 @@ type Reversal struct {
 	Message string
 }
 
-// Reverter makes the commit; the forge implements it. The contract: on Branch,
+// Reverter makes the commit; Repository implements it with the
+// forge. The contract: on Branch,
 // each file below Paths that differs between Good and Bad becomes as it is in
 // Good; everything else, newer commits included, stays. It returns the new
 // commit. It is a Conflict when such a file changed again after Bad, and
 // Invalid when there is nothing to take back.
 type Reverter interface {
-	Revert(ctx context.Context, r Reversal, by delivery.User) (commit string, err error)
+	Revert(ctx context.Context, r Reversal, by delivery.Identity) (commit string, err error)
 }
 
 // Revert is the rollback under automated sync: it commits the state of a
 // history entry over the newest one, so that git stays the truth. historyID 0
 // takes the entry before the current one. It returns the new commit.
-func (c *Client) Revert(ctx context.Context, r Reverter, name string, historyID int64, by delivery.User) (string, error) {
+func (c *Client) Revert(ctx context.Context, r Reverter, name string, historyID int64, by delivery.Identity) (string, error) {
 	a, err := c.Get(ctx, name)
 	if err != nil {
 		return "", err
