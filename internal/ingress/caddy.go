@@ -255,6 +255,7 @@ type attempt struct {
 	last    *endpoint
 	tried   []*endpoint
 	holdEnd time.Time // how long to wait for an endpoint
+	problem string    // why there is no address, for the answer
 }
 
 type attemptKey struct{}
@@ -293,7 +294,15 @@ func (u *upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 		}
 		if e != nil {
 			a.last = e
-			return []*reverseproxy.Upstream{{Dial: e.addr}}, nil
+			addr := e.addr
+			if e.external {
+				var err error
+				if addr, err = resolveExternal(r.Context(), e.addr); err != nil {
+					a.problem = err.Error()
+					return nil, nil
+				}
+			}
+			return []*reverseproxy.Upstream{{Dial: addr}}, nil
 		}
 		if a.holdEnd.IsZero() {
 			a.holdEnd = be.emptySince.Add(holdEmpty)
@@ -313,6 +322,29 @@ func (u *upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 			return nil, r.Context().Err()
 		}
 	}
+}
+
+// resolveExternal looks up the name of an ExternalName Service. Whoever may
+// make a Service decides what the name says, so this host's own addresses,
+// where the platform's private endpoints listen, are refused.
+func resolveExternal(ctx context.Context, addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return "", fmt.Errorf("the name %s of an ExternalName Service cannot be resolved", host)
+	}
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		if !ip.IsLoopback() && !ip.IsUnspecified() && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() {
+			return net.JoinHostPort(ip.String(), port), nil
+		}
+	}
+	return "", fmt.Errorf("the name %s of an ExternalName Service leads to an address of this host, which is not allowed", host)
 }
 
 // ResetCache is called before a retry: the endpoint chosen last has failed.

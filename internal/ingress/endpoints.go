@@ -82,7 +82,7 @@ func (b *builder) endpoints(be *backend, ref *networkingv1.IngressServiceBackend
 		if number == 0 {
 			return nil, fmt.Sprintf("Service %s has no port %s", be.service, ref.Port.Name)
 		}
-		return be.reuse(old, []*endpoint{{addr: net.JoinHostPort(svc.Spec.ExternalName, strconv.Itoa(int(number)))}}), ""
+		return be.reuse(old, []*endpoint{{addr: net.JoinHostPort(svc.Spec.ExternalName, strconv.Itoa(int(number))), external: true}}), ""
 	}
 	if port == nil {
 		return nil, fmt.Sprintf("Service %s has no port %s", be.service, be.key[strings.LastIndexByte(be.key, ':')+1:])

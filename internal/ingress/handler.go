@@ -162,6 +162,8 @@ func (h *handler) failed(route *route, be *backend, a *attempt, rec *recorder, r
 	case errors.As(err, &tooLarge):
 		status, text = http.StatusRequestEntityTooLarge, fmt.Sprintf("The request is larger than the limit of %d bytes.", tooLarge.Limit)
 	case status == 499:
+	case status == http.StatusServiceUnavailable && a.problem != "":
+		text = a.problem + "."
 	case status == http.StatusServiceUnavailable:
 		text = noEndpoints(be)
 	case status == http.StatusGatewayTimeout:

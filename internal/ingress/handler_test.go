@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -518,4 +520,80 @@ func TestSnapshotServesTheOldRoutes(t *testing.T) {
 	if in, err := readSnapshot(path + ".none"); in != nil || err != nil {
 		t.Errorf("a missing snapshot: %v %v", in, err)
 	}
+}
+
+func TestRoutesForPeople(t *testing.T) {
+	t.Parallel()
+	a := echoApp(t, nil)
+	a.service("next", nil)
+	a.ingress("web-canary", map[string]string{"canary": "true", "canary-weight": "30", "canary-by-cookie": "beta"}, pathOption{path: "/", service: "next"})
+	for _, r := range shared.Routes() {
+		if r.Namespace != a.ns {
+			continue
+		}
+		if r.Ingress != "web" || r.Service != "web" || r.Endpoints != 1 || r.URL != "http://"+net.JoinHostPort(a.host, strings.TrimPrefix(shared.http, "127.0.0.1:"))+"/" ||
+			r.Canary == nil || r.Canary.Service != "next" || r.Canary.Weight != 30 || r.Canary.Cookie != "beta" {
+			t.Errorf("%+v %+v", r, r.Canary)
+		}
+		return
+	}
+	t.Error("no route")
+}
+
+func TestExternalNameMayNotLeadToThisHost(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	addr := netip.MustParseAddrPort(a.backend(say("private")))
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "out"}, Spec: corev1.ServiceSpec{
+		Type: corev1.ServiceTypeExternalName, ExternalName: "localhost", Ports: []corev1.ServicePort{{Port: int32(addr.Port())}},
+	}}
+	if _, err := shared.client.CoreV1().Services(a.ns).Create(t.Context(), svc, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ing := a.ingress("web", nil, pathOption{path: "/", service: "out"})
+	ing.Spec.Rules[0].HTTP.Paths[0].Backend.Service.Port.Number = int32(addr.Port())
+	a.put(ing)
+	eventually(t, "the service is known", func() bool {
+		return strings.Contains(get(t, client(t, false), "http://"+a.host+"/").body, "leads to an address of this host")
+	})
+}
+
+func TestReadyNamesTheRootCause(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	i, err := New(Config{HTTPAddr: ":0", DataDir: dir, Kubeconfig: dir + "/kubeconfig"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Ready(); err == nil || err.Error() != "the listeners are not open yet" {
+		t.Errorf("before Run: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { i.watch.run(ctx); close(done) }()
+	defer func() { cancel(); <-done }()
+	wait := func(want string) {
+		t.Helper()
+		deadline := time.Now().Add(15 * time.Second)
+		for {
+			err := i.watch.ready()
+			if err != nil && strings.Contains(err.Error(), want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("not within 15 s: %s, but %v", want, err)
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}
+	wait("there is no kubeconfig yet")
+	if err := os.WriteFile(dir+"/kubeconfig", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wait("the kubeconfig is not usable")
+	text := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\ncurrent-context: c\nusers: [{name: u, user: {token: t}}]\n"
+	if err := os.WriteFile(dir+"/kubeconfig", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wait("the API server at http://127.0.0.1:1 does not answer")
 }

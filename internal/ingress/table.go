@@ -96,6 +96,7 @@ type endpoint struct {
 	id       string // stable and opaque, for affinity cookies
 	revision string // the pod's template hash; empty when unknown
 	pod      string
+	external bool // addr has a name that somebody outside decides about
 	failed   failure
 }
 
