@@ -88,7 +88,14 @@ func BinDir() string {
 	return dir
 }
 
+// AttachVariable names the data folder of a host that another process started.
+const AttachVariable = "SLIPWAY_TEST_HOST"
+
 func start() (*Host, error) {
+	if dir := os.Getenv(AttachVariable); dir != "" {
+		h := &Host{Dir: dir, Config: node.Config{Instance: "swr", DataDir: dir, BinDir: BinDir(), Node: node.NodeConfig{IP: "127.0.0.1"}}}
+		return h, h.Config.SetDefaults()
+	}
 	dir, err := os.MkdirTemp("", "sw-runner-")
 	if err != nil {
 		return nil, err
@@ -168,7 +175,7 @@ func baseArchive(ctx context.Context) (string, error) {
 	return archive, nil
 }
 
-// executor makes an executor on the host's containerd.
+// Executor makes an executor on the host's containerd.
 func (h *Host) Executor(t testing.TB, change func(*containerd.Config)) *containerd.Executor {
 	t.Helper()
 	config := containerd.Config{
@@ -251,8 +258,8 @@ func Address(t testing.TB) string {
 	return connection.LocalAddr().(*net.UDPAddr).IP.String()
 }
 
-// service wires the whole built-in runner as the platform does.
-func Service(t testing.TB, registry string, change func(*jobs.Config)) *runnertest.Bench {
+// Service wires the whole built-in runner as the platform does.
+func Service(t testing.TB, registry string, before func(*runnertest.Bench)) *runnertest.Bench {
 	t.Helper()
 	h := Need(t)
 	if _, err := os.Stat(filepath.Join(BinDir(), "buildkitd")); err != nil {
@@ -272,8 +279,8 @@ func Service(t testing.TB, registry string, change func(*jobs.Config)) *runnerte
 		RegistryLocal: registry, Concurrent: 4, Limits: runner.Limits{Memory: 2 << 30, PIDs: 1024},
 		Session: delivery.RunnerSession{SystemID: "s_test"}, Coordinator: b.Coordinator, Repositories: b,
 	}
-	if change != nil {
-		change(&config)
+	if before != nil {
+		before(b)
 	}
 	s, err := jobs.New(config)
 	if err != nil {
@@ -292,7 +299,7 @@ func Service(t testing.TB, registry string, change func(*jobs.Config)) *runnerte
 	return b
 }
 
-// script is a job's script from a text block.
+// Script is a job's script from a text block.
 func Script(text string) []string {
 	return []string{strings.TrimSpace(text)}
 }

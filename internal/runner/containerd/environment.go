@@ -166,6 +166,9 @@ func (env *environment) Close(ctx context.Context) error {
 		env.executor.oom.forget(env.build.ID())
 	}
 	for _, service := range env.services {
+		if service.process != nil { // it has the pipes of the output
+			errs = append(errs, service.process.remove(ctx))
+		}
 		if service.container != nil {
 			remove(service.container)
 		}

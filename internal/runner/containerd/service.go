@@ -24,6 +24,7 @@ type service struct {
 	aliases   []string
 	endpoint  *endpoint
 	container *container
+	process   *process
 	output    *tail
 	ports     []int // exposed TCP ports
 	ended     chan struct{}
@@ -125,6 +126,7 @@ func (env *environment) startService(ctx context.Context, i int, s *service, ima
 	if err != nil {
 		return fmt.Errorf("start service %s: %w", s.name, err)
 	}
+	s.process = process
 	if err := process.task.Start(ctx); err != nil {
 		return &runner.JobError{Reason: runner.ReasonScript, Message: fmt.Sprintf("start service %s", s.name), Err: err}
 	}
