@@ -192,8 +192,9 @@ type imageView struct {
 	Commit     string // from the image's labels (OCI annotations "revision")
 	Running    []string
 	RunsKnown  bool
+	HasCluster bool
 	Scan       *scan.Scan
-	Findings   []report.Finding
+	Findings   []findingGroup
 	Stale      bool // the scan used another database than there is now
 	MayScan    bool
 }
@@ -204,7 +205,7 @@ func (s *Server) imagePage(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	ctx := r.Context()
-	v := imageView{Host: s.registryHost(), Repository: repo}
+	v := imageView{Host: s.registryHost(), Repository: repo, HasCluster: s.RunsWhere != nil}
 	if v.Image, err = s.Registry.Image(ctx, repo.Path, r.PathValue("digest")); err != nil {
 		return err
 	}
@@ -222,12 +223,32 @@ func (s *Server) imagePage(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	if v.Scan != nil && v.Scan.Report != nil {
-		v.Findings = v.Scan.Report.Findings
+		v.Findings = groupFindings(v.Scan.Report.Findings)
 		db, err := s.Scan.Database()
 		v.Stale = err == nil && !db.UpdatedAt.Equal(v.Scan.Report.Database.UpdatedAt)
 	}
 	v.MayScan = s.Scan != nil && r.Role >= delivery.Developer
 	return s.render(w, r, http.StatusOK, "image", Page{Title: repo.Path + "@" + shortDigest(v.Image.Digest), Active: "registry", Data: v})
+}
+
+// findingGroup is one problem with every place that has it.
+type findingGroup struct {
+	report.Finding
+	Places []report.Finding
+}
+
+// groupFindings joins neighbours that are the same problem in several packages;
+// findings come sorted by severity and id.
+func groupFindings(findings []report.Finding) []findingGroup {
+	var out []findingGroup
+	for _, f := range findings {
+		if n := len(out); n > 0 && f.Kind == report.Vulnerability && out[n-1].ID == f.ID && out[n-1].Severity == f.Severity {
+			out[n-1].Places = append(out[n-1].Places, f)
+			continue
+		}
+		out = append(out, findingGroup{f, []report.Finding{f}})
+	}
+	return out
 }
 
 // shortDigest is the beginning of a digest's value, as docker shows it.
