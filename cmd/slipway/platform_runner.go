@@ -92,7 +92,13 @@ func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
 		Concurrent: concurrent, MemoryBudget: int64(u.Budgets.Jobs), Limits: runner.Limits{Memory: int64(u.Runner.JobMemory), CPU: u.Runner.JobCPUs},
 		MaxLimits: runner.Limits{Memory: int64(u.Budgets.Jobs)}, Privileged: u.Runner.Privileged,
 		BuildBudget: int64(u.Build.CacheSize), BuildIdle: time.Duration(u.Build.IdleTimeout),
-		PlaceBuildkit: func(pid int) error { return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd")) },
+		PlaceBuildkit: func(pid int) error {
+			// Build steps are containers below "builds" and share what jobs may take.
+			if err := u.cgroups.Limit("builds", int64(u.Budgets.Jobs)); err != nil {
+				return err
+			}
+			return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd"))
+		},
 		Session:       session, Coordinator: u.pipelines, Repositories: repositoriesForRunner{u.forge}, Logger: u.log,
 	}
 	if u.platform.registry != nil {

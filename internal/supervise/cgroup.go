@@ -55,6 +55,19 @@ func (c *Cgroups) V2() bool { return c.v2 }
 // Join puts a process into the folder of a program and sets its memory limit
 // in bytes; 0 means none.
 func (c *Cgroups) Join(program string, pid int, limit int64) error {
+	if err := c.Limit(program, limit); err != nil {
+		return err
+	}
+	dir := filepath.Join(c.root, c.name, program)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		return fmt.Errorf("cgroups: join %s: %w", program, err)
+	}
+	return nil
+}
+
+// Limit makes the folder of a program, or of a group of containers, and sets
+// the memory limit in bytes of all that is in it and below; 0 means none.
+func (c *Cgroups) Limit(program string, limit int64) error {
 	dir := filepath.Join(c.root, c.name, program)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cgroups: %w", err)
@@ -67,9 +80,6 @@ func (c *Cgroups) Join(program string, pid int, limit int64) error {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(limit, 10)), 0); err != nil {
 			return fmt.Errorf("cgroups: limit %s: %w", program, err)
 		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
-		return fmt.Errorf("cgroups: join %s: %w", program, err)
 	}
 	return nil
 }
