@@ -99,7 +99,7 @@ func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
 			}
 			return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd"))
 		},
-		Session:       session, Coordinator: u.pipelines, Repositories: repositoriesForRunner{u.forge}, Logger: u.log,
+		Session: session, Coordinator: u.pipelines, Repositories: repositoriesForRunner{u.forge}, Logger: u.log,
 	}
 	if u.platform.registry != nil {
 		local := strings.TrimPrefix(u.localURL(), "http://")
