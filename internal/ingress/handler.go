@@ -1,11 +1,13 @@
 package ingress
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -51,7 +53,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	host := hostname(r.Host)
 	if h.isPlatform(t, host) && h.cfg.Platform != nil {
-		h.cfg.Platform.ServeHTTP(w, r)
+		h.cfg.Platform.ServeHTTP(&plainWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}, r)
 		return nil
 	}
 	route := t.match(host, r.URL.Path)
@@ -418,6 +420,22 @@ func wildcardOrigin(pattern, origin string) bool {
 	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Scheme == scheme && strings.HasSuffix(u.Host, "."+host)
+}
+
+// plainWriter gives the platform's handlers what net/http's own writer has,
+// which Caddy's wrappers offer to http.ResponseController only.
+type plainWriter struct {
+	caddyhttp.ResponseWriterWrapper
+}
+
+// Flush implements http.Flusher.
+func (p *plainWriter) Flush() {
+	_ = http.NewResponseController(p.ResponseWriter).Flush() // http.Flusher has no error; the next write has it
+}
+
+// Hijack implements http.Hijacker. It fails on HTTP/2 and HTTP/3.
+func (p *plainWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return http.NewResponseController(p.ResponseWriter).Hijack()
 }
 
 // recorder notes the status of a response.

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -54,7 +55,30 @@ func run(m *testing.M) int {
 		TrustedProxies: []string{"127.0.0.3/32"},
 		Addresses:      []string{"192.0.2.1"},
 		Platform: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			fmt.Fprintf(w, "platform %s %s", r.Proto, r.URL.Path)
+			switch r.URL.Path {
+			case "/flush":
+				fmt.Fprint(w, "first")
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			case "/socket":
+				c, err := new(websocket.Upgrader).Upgrade(w, r, nil)
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				if kind, msg, err := c.ReadMessage(); err == nil {
+					_ = c.WriteMessage(kind, msg)
+				}
+			case "/hijack":
+				c, _, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					return
+				}
+				fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+				_ = c.Close()
+			default:
+				fmt.Fprintf(w, "platform %s %s", r.Proto, r.URL.Path)
+			}
 		}),
 		Log: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
@@ -350,5 +374,36 @@ func TestRouteToEndpoints(t *testing.T) {
 	got := get(t, client(t, true), "https://"+a.host+"/")
 	if got.status != 200 || got.resp.TLS == nil || got.resp.TLS.PeerCertificates[0].DNSNames[0] != a.host {
 		t.Errorf("TLS by the internal authority: %d", got.status)
+	}
+}
+
+func TestPlatformStreamsAndUpgrades(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	req, _ := http.NewRequestWithContext(ctx, "GET", "http://"+platformHost+"/flush", nil)
+	resp, err := client(t, false).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(resp.Body, buf); err != nil || string(buf) != "first" {
+		t.Errorf("flushed: %q %v", buf, err)
+	}
+	cancel()
+	_ = resp.Body.Close()
+	if got := get(t, client(t, false), "http://"+platformHost+"/hijack"); got.body != "hi" {
+		t.Errorf("hijack: %q", got.body)
+	}
+	d := websocket.Dialer{NetDialContext: client(t, false).Transport.(*http.Transport).DialContext, HandshakeTimeout: 5 * time.Second}
+	c, _, err := d.DialContext(t.Context(), "ws://"+platformHost+"/socket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.WriteMessage(websocket.TextMessage, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, msg, err := c.ReadMessage(); err != nil || string(msg) != "x" {
+		t.Errorf("socket: %q %v", msg, err)
 	}
 }
