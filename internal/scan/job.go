@@ -9,10 +9,18 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/scan/report"
@@ -151,7 +159,7 @@ func (s *Service) runForJob(ctx context.Context, call JobCall) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	status, err := s.execute(ctx, process{args: args, dir: run.tree, work: work, env: env, online: run.command == "image", stdout: call.Stdout, stderr: call.Stderr})
+	status, err := s.execute(ctx, process{args: args, dir: run.tree, work: work, env: env, stdout: call.Stdout, stderr: call.Stderr})
 	if err != nil {
 		return 1, err
 	}
@@ -299,7 +307,9 @@ func (r *jobRun) prepare(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			r.targets[i] = image
+			if r.targets[i], err = r.pull(ctx, image); err != nil {
+				return err
+			}
 		}
 	case "filesystem", "rootfs", "config":
 		if len(r.targets) != 1 {
@@ -346,6 +356,47 @@ func (r *jobRun) image(name string) (string, error) {
 		rest = "library/" + rest
 	}
 	return r.s.cfg.Registry + "/" + host + "/" + rest, nil
+}
+
+// pull fetches an image into an OCI layout in the private tree, under the
+// image's own name, so that reports call it by that. Trivy would fetch it
+// itself, but takes a single OCI image for something else: the client library
+// that it is linked with reports the media type of the configuration as an
+// artifact type.
+func (r *jobRun) pull(ctx context.Context, image string) (string, error) {
+	var opts []name.Option
+	if r.s.cfg.RegistryInsecure {
+		opts = append(opts, name.Insecure)
+	}
+	ref, err := name.ParseReference(image, opts...)
+	if err != nil {
+		return "", refuse("%q is not the name of an image: %v", image, err)
+	}
+	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	if i := slices.Index(r.flags, "--platform"); i >= 0 && i+1 < len(r.flags) {
+		parsed, err := v1.ParsePlatform(r.flags[i+1])
+		if err != nil {
+			return "", refuse("--platform: %v", err)
+		}
+		platform = *parsed
+	}
+	with := []remote.Option{remote.WithContext(ctx), remote.WithPlatform(platform)}
+	if r.call.Username != "" {
+		with = append(with, remote.WithAuth(&authn.Basic{Username: r.call.Username, Password: r.call.Password}))
+	}
+	pulled, err := remote.Image(ref, with...)
+	if err != nil {
+		return "", refuse("%s cannot be pulled: %v", image, err)
+	}
+	dir := filepath.Join(r.tree, filepath.FromSlash(image))
+	folder, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		return "", fmt.Errorf("scan: %w", err)
+	}
+	if err := folder.AppendImage(pulled); err != nil {
+		return "", refuse("%s cannot be pulled: %v", image, err)
+	}
+	return image, nil
 }
 
 // checkIgnores holds the ignore files against our rule: a reason and a date.
@@ -421,15 +472,15 @@ func (r *jobRun) arguments() ([]string, error) {
 	args := append([]string{r.command, "--config", "../config.yaml", "--cache-dir", r.s.cacheDir()}, r.flags...)
 	if r.command != "convert" {
 		args = append(args, "--skip-version-check", "--disable-telemetry")
-		if r.command == "image" {
-			args = append(args, "--image-src", "remote")
-		}
 		if r.command != "config" {
 			args = append(args, "--offline-scan", "--parallel", "1", "--skip-db-update", "--skip-java-db-update")
 		}
 		if r.command != "sbom" {
 			args = append(args, "--skip-check-update")
 		}
+	}
+	if r.command == "image" && len(r.targets) == 1 {
+		return append(args, "--input", r.targets[0]), nil
 	}
 	return append(args, r.targets...), nil
 }

@@ -97,7 +97,6 @@ type process struct {
 	work           string   // folder for its temporary files
 	env            []string // beside the fixed ones
 	stdout, stderr io.Writer
-	online         bool // it pulls an image; all others get no network at all
 }
 
 // execute runs Trivy to its end within the limits of time and memory and
@@ -111,7 +110,7 @@ func (s *Service) execute(ctx context.Context, p process) (int, error) {
 	cmd.Env = append([]string{"HOME=" + p.work, "TMPDIR=" + p.work, "PATH=/usr/bin:/bin", "GOGC=50", "GOMAXPROCS=1",
 		"GOMEMLIMIT=" + strconv.FormatInt(s.cfg.MemoryLimit*8/10, 10)}, p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if !p.online && os.Geteuid() == 0 {
+	if os.Geteuid() == 0 {
 		// Some scanners would fetch what a scanned file names, from wherever it
 		// says.
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
