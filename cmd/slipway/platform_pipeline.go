@@ -21,6 +21,7 @@ func (p *platform) openPipelines(ctx context.Context) error {
 	projects := projectsForPipelines{p.access, p.forge}
 	e, err := pipeline.New(ctx, pipeline.Config{
 		Store: pipelinedb.New(p.db), Projects: projects, Users: projects, Repositories: repos,
+		MergeRequests: p.forge, Releases: releasesForPipelines{p.access, p.forge},
 		Log: p.log, Key: key, DataDir: p.DataDir, ExternalURL: p.ExternalURL, RegistryHost: p.externalHost(),
 		SSHHost: p.address, SSHPort: p.SSH.Port, Version: version, Templates: func(name string) ([]byte, error) { return fs.ReadFile(ciTemplates.Templates(), name) },
 	})
@@ -29,6 +30,7 @@ func (p *platform) openPipelines(ctx context.Context) error {
 	}
 	p.pipelines = e
 	p.access.SetJobTokens(e)
+	p.forge.SetPipelines(e, e)
 	rest.Register(p.api, e, p.access)
 	return nil
 }
