@@ -187,10 +187,11 @@ func archiveDatabase(dir string, date time.Time, w io.Writer) error {
 func BuildDemonstration(w io.Writer) error { return BuildDatabase(demonstration, w) }
 
 // ImportDemonstration installs the demonstration database where there is none
-// yet. A real one is never replaced: then the error is of kind Conflict.
+// yet, and returns the database that scans use then: a real one is never
+// replaced.
 func (s *Service) ImportDemonstration(ctx context.Context) (report.Database, error) {
 	if db, err := s.Database(); err == nil && !db.Demonstration {
-		return db, delivery.Errorf(delivery.Conflict, "There is a real vulnerability database of %s; it stays.", db.UpdatedAt.Format(time.DateOnly))
+		return db, nil
 	}
 	var file bytes.Buffer
 	if err := BuildDemonstration(&file); err != nil {

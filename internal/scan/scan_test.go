@@ -2,9 +2,11 @@ package scan_test
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -170,6 +172,38 @@ func TestRealMatching(t *testing.T) {
 	}
 }
 
+func TestJavaArchives(t *testing.T) {
+	t.Parallel()
+	var jar bytes.Buffer
+	z := zip.NewWriter(&jar)
+	f, err := z.Create("META-INF/MANIFEST.MF")
+	if err == nil {
+		_, err = f.Write([]byte("Manifest-Version: 1.0\nImplementation-Title: x\n"))
+	}
+	if err = errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	body := files(t, map[string]string{"app/x.jar": jar.String()})
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(debian(t), layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := start(t, trivy(t), shelf{img}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if _, err := s.ImportDemonstration(ctx); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Scan(ctx, 1, "g/app", dgst)
+	if err != nil || got.Status != scan.Success || len(got.Report.Notes) != 1 || !strings.Contains(got.Report.Notes[0], "not examined") || got.Counts["CRITICAL"] != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestScanOfATree(t *testing.T) {
 	t.Parallel()
 	s, _ := start(t, trivy(t), shelf{}, nil)
@@ -264,8 +298,8 @@ func TestDatabaseImport(t *testing.T) {
 	if err != nil || db.Demonstration || db.Origin != "db.tar.gz" || db.UpdatedAt.Format(time.DateOnly) != "2026-10-30" {
 		t.Errorf("%+v, %v", db, err)
 	}
-	if _, err := s.ImportDemonstration(t.Context()); delivery.KindOf(err) != delivery.Conflict {
-		t.Errorf("the demonstration set replaced a real database: %v", err)
+	if db, err := s.ImportDemonstration(t.Context()); err != nil || db.Demonstration {
+		t.Errorf("the demonstration set replaced a real database: %+v, %v", db, err)
 	}
 	for _, bad := range []string{"", "date: x", "date: \"2026-01-01\"\nother: 1", strings.Replace(source, "HIGH", "AWFUL", 1), strings.Replace(source, "  CVE-1:", "  CVE-2:", 1)} {
 		if err := scan.BuildDatabase([]byte(bad), io.Discard); delivery.KindOf(err) != delivery.Invalid {

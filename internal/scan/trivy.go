@@ -62,7 +62,15 @@ func (s *Service) run(ctx context.Context, t target) (report.Report, error) {
 	defer os.RemoveAll(work)
 	out := filepath.Join(work, "report.json")
 	rep.StartedAt = s.cfg.Now().UTC()
-	if err := s.start(ctx, s.arguments(t, out), work); err != nil {
+	args := s.arguments(t, out)
+	err = s.start(ctx, args, work)
+	if err != nil && strings.Contains(err.Error(), "Java DB") && ctx.Err() == nil {
+		// Archives of Java classes can only be told apart with a database of
+		// their own, which is not fetched: it is larger than all others.
+		rep.Notes = append(rep.Notes, "There are Java archives, and they were not examined: this platform keeps no database of Java archives.")
+		err = s.start(ctx, append(args, "--skip-files", "**/*.jar,**/*.war,**/*.ear,**/*.par"), work)
+	}
+	if err != nil {
 		return rep, err
 	}
 	rep.EndedAt = s.cfg.Now().UTC()

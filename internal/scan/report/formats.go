@@ -164,6 +164,9 @@ func (r Report) Table(w io.Writer, v Verdict, now time.Time) error {
 	if r.Database.Demonstration {
 		fmt.Fprintf(w, "NOTE: this is a demonstration database. %s\n", r.Database.Note)
 	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(w, "NOTE: %s\n", note)
+	}
 	rows := func(title string, list []Finding) {
 		if len(list) == 0 {
 			return

@@ -101,6 +101,7 @@ type Report struct {
 	StartedAt time.Time `json:"started_at"`
 	EndedAt   time.Time `json:"ended_at"`
 	Findings  []Finding `json:"findings"`
+	Notes     []string  `json:"notes,omitempty"` // what was not examined, and why
 }
 
 // Database says which vulnerability database a scan used.
