@@ -87,6 +87,7 @@ type Executor struct {
 	dns      []string
 	apparmor bool
 	oom      *oomWatch
+	pulls    keyedLock
 }
 
 // New connects to containerd, which may still be starting: calls wait for it.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -137,6 +138,16 @@ func (p *puller) pull(ctx context.Context, named reference.Named, shown string, 
 		return local, nil
 	}
 	p.log.Print("Pulling docker image %s ...", shown)
+	// Jobs of one pipeline tend to want the same image at the same time: one
+	// fetches it, the others find it.
+	release, err := p.executor.pulls.lock(ctx, named.String())
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if found, err := p.executor.client.GetImage(ctx, named.String()); err == nil && found.Target().Digest == descriptor.Digest {
+		return found, nil
+	}
 	return p.executor.client.Pull(ctx, named.String(), client.WithPullUnpack, client.WithPullSnapshotter(p.executor.config.Snapshotter),
 		client.WithResolver(resolver), client.WithPullLabel("io.cri-containerd.image", "managed"))
 }
@@ -216,4 +227,44 @@ func unreachable(err error) bool {
 	var transport *url.Error
 	var network net.Error
 	return errors.As(err, &transport) || errors.As(err, &network)
+}
+
+// keyedLock is one lock per key, for as long as somebody holds or wants it.
+type keyedLock struct {
+	mu   sync.Mutex
+	held map[string]*keyed
+}
+
+type keyed struct {
+	users int
+	token chan struct{}
+}
+
+// lock waits for the key's lock or ctx's end.
+func (k *keyedLock) lock(ctx context.Context, key string) (release func(), err error) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[string]*keyed{}
+	}
+	one := k.held[key]
+	if one == nil {
+		one = &keyed{token: make(chan struct{}, 1)}
+		k.held[key] = one
+	}
+	one.users++
+	k.mu.Unlock()
+	leave := func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if one.users--; one.users == 0 {
+			delete(k.held, key)
+		}
+	}
+	select {
+	case one.token <- struct{}{}:
+		return func() { <-one.token; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
+	}
 }
