@@ -15,6 +15,9 @@ func (s *Server) routes() {
 	if s.Forge != nil {
 		s.dashboardRoutes()
 		s.codeRoutes()
+		if s.Pipelines != nil {
+			s.ciRoutes()
+		}
 	}
 	if s.Registry != nil {
 		s.imageRoutes()

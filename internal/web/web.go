@@ -28,6 +28,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
 )
@@ -39,6 +40,8 @@ var assets embed.FS
 type Deps struct {
 	Access *access.Service
 	Forge  *forge.Service
+	// Pipelines is the CI engine; its pages need Forge too.
+	Pipelines *pipeline.Engine
 	// Registry, Scan and RunsWhere make the pages of images. RunsWhere names
 	// the workloads that run an image, as namespace/name.
 	Registry  *registry.Registry
@@ -132,7 +135,7 @@ func (s *Server) hashAssets(static fs.FS) error {
 // parseTemplates makes one set per page: the layout, the partials (files that
 // begin with _) and the page.
 func (s *Server) parseTemplates() error {
-	base, err := template.New("layout.html").Funcs(s.funcs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
+	base, err := template.New("layout.html").Funcs(s.funcs()).Funcs(s.ciFuncs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
 	if err != nil {
 		return fmt.Errorf("web: %w", err)
 	}

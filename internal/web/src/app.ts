@@ -68,6 +68,9 @@ document.addEventListener("slipway:refreshed", (event) => localTimes((event as C
 // Larger parts, each loaded where its element is: the chart, the job log.
 const parts: Record<string, () => Promise<{ start: (element: HTMLElement) => void }>> = {
   chart: () => import("./chart"),
+  "ci-log": () => import("./ci_log"),
+  "ci-rows": () => import("./ci_rows"),
+  "ci-editor": () => import("./ci_editor"),
 };
 document.querySelectorAll<HTMLElement>("[data-part]").forEach((element) => {
   const load = parts[element.dataset.part ?? ""];
