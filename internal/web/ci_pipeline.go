@@ -37,7 +37,7 @@ type pipelineView struct {
 	Jobs     []jobRow
 	Failed   []failedJob
 	Tests    *pipeline.TestReport
-	Findings []findingGroup
+	Findings []ciFindings
 	Files    []coveredFile
 	Given    []pipeline.VariableValue
 }
@@ -54,7 +54,7 @@ type failedJob struct {
 	Tail          []logLine
 }
 
-type findingGroup struct {
+type ciFindings struct {
 	Kind, Name string
 	Findings   []pipeline.Finding
 	Problems   map[string]string
@@ -283,8 +283,8 @@ var findingNames = map[string]string{
 	"sast": "Static application security", "secret_detection": "Secret detection", "dast": "Dynamic application security",
 }
 
-func (s *Server) findings(r *Request, id int64) ([]findingGroup, error) {
-	out := []findingGroup{}
+func (s *Server) findings(r *Request, id int64) ([]ciFindings, error) {
+	out := []ciFindings{}
 	for _, kind := range pipeline.FindingKinds {
 		list, problems, err := s.Pipelines.Findings(r.Context(), id, kind)
 		if err != nil {
@@ -293,7 +293,7 @@ func (s *Server) findings(r *Request, id int64) ([]findingGroup, error) {
 		if len(list)+len(problems) == 0 {
 			continue
 		}
-		g := findingGroup{Kind: kind, Name: findingNames[kind], Findings: list, Problems: problems}
+		g := ciFindings{Kind: kind, Name: findingNames[kind], Findings: list, Problems: problems}
 		for _, f := range list { // sorted, the worst first
 			if n := len(g.Counts); n > 0 && g.Counts[n-1].Severity == f.Severity {
 				g.Counts[n-1].Count++
