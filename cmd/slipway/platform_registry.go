@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -41,11 +42,18 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 		if host == "docker.io" {
 			url = "https://registry-1.docker.io"
 		}
-		upstreams = append(upstreams, registry.Upstream{Host: host, URL: url})
+		upstream := registry.Upstream{Host: host, URL: url}
+		if file := p.Registry.Credentials[host]; file != "" {
+			var err error
+			if upstream.Username, upstream.Password, err = readCredential(file); err != nil {
+				return nil, fmt.Errorf("registry.credentials of %s: %w", host, err)
+			}
+		}
+		upstreams = append(upstreams, upstream)
 	}
 	cfg := registry.Config{
 		Dir: p.dir.Path("registry"), Index: registrydb.New(p.db), Accounts: registryAccounts{p.access}, Projects: p.access,
-		Upstreams: upstreams, CacheSize: int64(p.Registry.CacheSize), Log: p.log,
+		Upstreams: upstreams, CacheSize: int64(p.Registry.CacheSize), ProjectQuota: int64(p.Registry.ProjectQuota), Log: p.log,
 	}
 	if p.Cluster.Enabled {
 		cfg.Use = clusterUse{p.dir.Kubeconfig()}
@@ -73,6 +81,26 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 			return together(ctx, scanner.Run, p.consume("scan", scanner.Handle))
 		}}},
 	}, nil
+}
+
+// readCredential reads a file with user:password.
+func readCredential(file string) (user, password string, err error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return "", "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", "", fmt.Errorf("%s can be read by others than its owner; mend it with: chmod 600 %s", file, file)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", err
+	}
+	user, password, ok := strings.Cut(strings.TrimSpace(string(raw)), ":")
+	if !ok || user == "" || password == "" {
+		return "", "", fmt.Errorf("%s does not hold user:password", file)
+	}
+	return user, password, nil
 }
 
 func (p *platform) openScanner(reg *registry.Registry) (*scan.Service, error) {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -112,6 +113,9 @@ type Registry struct {
 	Enabled   bool     `yaml:"enabled"`
 	Mirrors   []string `yaml:"mirrors"`
 	CacheSize Size     `yaml:"cache_size"`
+
+	Credentials  map[string]string `yaml:"credentials"` // host -> file with user:password
+	ProjectQuota Size              `yaml:"project_quota"`
 }
 
 // Build is BuildKit.
@@ -287,6 +291,14 @@ func (c *Config) Validate() error {
 	errs = append(errs, c.validateNetworks()...)
 	if c.GitOps.Enabled && !c.Cluster.Enabled {
 		add("gitops.enabled: Argo CD needs the cluster; enable it or turn gitops off")
+	}
+	for host, file := range c.Registry.Credentials {
+		if !slices.Contains(c.Registry.Mirrors, host) {
+			add("registry.credentials: %s is not among registry.mirrors", host)
+		}
+		if !filepath.IsAbs(file) {
+			add("registry.credentials: the file of %s must be an absolute path, not %q", host, file)
+		}
 	}
 	for _, b := range c.Budgets.Table() {
 		if b.Bytes < 16<<20 {
