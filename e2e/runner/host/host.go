@@ -261,20 +261,31 @@ func Address(t testing.TB) string {
 // Service wires the whole built-in runner as the platform does.
 func Service(t testing.TB, registry string, before func(*runnertest.Bench)) *runnertest.Bench {
 	t.Helper()
+	return ServiceWithPorts(t, registry, before)
+}
+
+// ServiceWithPorts is Service with further host:port of this host that jobs may
+// reach.
+func ServiceWithPorts(t testing.TB, registry string, before func(*runnertest.Bench), open ...string) *runnertest.Bench {
+	t.Helper()
 	h := Need(t)
 	if _, err := os.Stat(filepath.Join(BinDir(), "buildkitd")); err != nil {
 		t.Skip("needs buildkitd")
 	}
 	b := runnertest.NewBench(t, runnertest.Setup{Image: "debian:bookworm-slim", Deadline: Deadline})
-	_, port, _ := net.SplitHostPort(registry)
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
+	var ports []uint16
+	for _, address := range append(open, registry) {
+		_, port, _ := net.SplitHostPort(address)
+		number, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, uint16(number))
 	}
 	config := jobs.Config{
 		Instance: "swr", DataDir: h.Dir, BinDir: BinDir(), Socket: h.Config.ContainerdSocket,
 		JobSubnet: netip.MustParsePrefix("10.94.0.0/24"), BuildSubnet: netip.MustParsePrefix("10.95.0.0/24"),
-		Blocked: []netip.Prefix{netip.MustParsePrefix("10.92.0.0/15")}, HostPorts: []uint16{uint16(number)},
+		Blocked: []netip.Prefix{netip.MustParsePrefix("10.92.0.0/15")}, HostPorts: ports,
 		Registry: registry, RegistryHTTP: true, Mirrors: map[string]string{"docker.io": registry + "/docker.io"}, PullPolicy: []string{"if-not-present"},
 		RegistryLocal: registry, Concurrent: 4, Limits: runner.Limits{Memory: 2 << 30, PIDs: 1024},
 		Session: delivery.RunnerSession{SystemID: "s_test"}, Coordinator: b.Coordinator, Repositories: b,

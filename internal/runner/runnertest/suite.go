@@ -29,6 +29,9 @@ type Setup struct {
 // Bench is one runner with its coordinator and repository, for tests.
 type Bench struct {
 	*Coordinator
+	// Repository is the bare repository of all jobs; empty: it is not on disk.
+	Repository string
+
 	t        testing.TB
 	setup    Setup
 	dir      string
@@ -44,6 +47,7 @@ func NewBench(t testing.TB, setup Setup) *Bench {
 	if b.deadline == 0 {
 		b.deadline = 30 * time.Second
 	}
+	b.Repository = filepath.Join(b.dir, "repository.git")
 	b.makeRepository()
 	return b
 }
@@ -84,7 +88,10 @@ func Start(t testing.TB, setup Setup, change func(*runner.Config)) *Bench {
 
 // GitDir implements runner.Repositories.
 func (b *Bench) GitDir(context.Context, int64) (string, error) {
-	return filepath.Join(b.dir, "repository.git"), nil
+	if b.Repository == "" {
+		return "", delivery.Errorf(delivery.NotFound, "the repository is elsewhere")
+	}
+	return b.Repository, nil
 }
 
 func (b *Bench) makeRepository() {
