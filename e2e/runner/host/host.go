@@ -132,25 +132,42 @@ func start() (*Host, error) {
 		return nil, fmt.Errorf("%w; log: %s", err, logOf(dir))
 	}
 	defer c.Close()
+	return h, importBase(ctx, c)
+}
+
+// ImportBase puts the base image into the jobs' namespace again.
+func (h *Host) ImportBase(t testing.TB) {
+	t.Helper()
+	c, err := client.New(h.Config.ContainerdSocket, client.WithDefaultNamespace("slipway-jobs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := importBase(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func importBase(ctx context.Context, c *client.Client) error {
 	archive, err := baseArchive(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	file, err := os.Open(archive)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
 	images, err := c.Import(ctx, file)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, one := range images {
 		if err := client.NewImage(c, one).Unpack(ctx, "overlayfs"); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return h, nil
+	return nil
 }
 
 func logOf(dir string) []byte {

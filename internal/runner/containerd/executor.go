@@ -50,6 +50,12 @@ type Config struct {
 	// its registry cannot be reached.
 	UseLocalWhenUnreachable bool
 
+	// Images of jobs that nobody used for ImageKeep go (default 7 days), and the
+	// ones used longest ago while all take more than ImageBudget bytes (default
+	// 20 GB).
+	ImageKeep   time.Duration
+	ImageBudget int64
+
 	ServiceLimits  runner.Limits // of each service
 	ServiceTimeout time.Duration // to become ready (default 30 s)
 	StopGrace      time.Duration // between SIGTERM and SIGKILL (default 2 s)
@@ -88,6 +94,7 @@ type Executor struct {
 	apparmor bool
 	oom      *oomWatch
 	pulls    keyedLock
+	sweeper  *sweeper
 }
 
 // New connects to containerd, which may still be starting: calls wait for it.
@@ -111,6 +118,12 @@ func New(config Config) (*Executor, error) {
 	if config.ServiceTimeout == 0 {
 		config.ServiceTimeout = 30 * time.Second
 	}
+	if config.ImageKeep == 0 {
+		config.ImageKeep = 7 * 24 * time.Hour
+	}
+	if config.ImageBudget == 0 {
+		config.ImageBudget = 20e9
+	}
 	if config.StopGrace == 0 {
 		config.StopGrace = 2 * time.Second
 	}
@@ -126,13 +139,16 @@ func New(config Config) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}
-	return &Executor{config: config, client: connection, network: network, dns: dns,
-		apparmor: apparmor.HostSupports(), oom: newOOMWatch()}, nil
+	e := &Executor{config: config, client: connection, network: network, dns: dns,
+		apparmor: apparmor.HostSupports(), oom: newOOMWatch()}
+	e.sweeper = newSweeper(e)
+	return e, nil
 }
 
 // Close ends the connection and removes the fence. No job may be running.
 func (e *Executor) Close(ctx context.Context) error {
 	e.oom.stop()
+	e.sweeper.stop()
 	return errors.Join(e.client.Close(), e.network.unfence(ctx))
 }
 
@@ -171,6 +187,7 @@ func (e *Executor) Recover(ctx context.Context) error {
 		return err
 	}
 	e.oom.start(e.client)
+	e.sweeper.start()
 	return nil
 }
 

@@ -183,6 +183,7 @@ func (p *puller) credential(host string) (string, string, error) {
 // unpacked makes sure that the image has a snapshot and reads its
 // configuration.
 func (p *puller) unpacked(ctx context.Context, found client.Image, shown string) (*image, error) {
+	p.executor.sweeper.used(ctx, found)
 	ready, err := found.IsUnpacked(ctx, p.executor.config.Snapshotter)
 	if err == nil && !ready {
 		err = found.Unpack(ctx, p.executor.config.Snapshotter)
