@@ -39,7 +39,7 @@ import (
 
 func main() {
 	tree := flag.String("tree", "", "folder to make the repository of (default: the source of k8s.io/kubernetes)")
-	runs := flag.Int("runs", 5, "measured runs of each")
+	runs := flag.Int("runs", 5, "measured runs of each; 0: pages only")
 	commits := flag.Int("commits", 50000, "commits of the repository for pages")
 	files := flag.Int("files", 20000, "files of the repository for pages")
 	asJSON := flag.Bool("json", false, "print JSON")
@@ -87,29 +87,43 @@ func run(tree string, runs, commits, files int, asJSON bool) error {
 		return err
 	}
 	defer stop()
-	if err := b.prepare(tree); err != nil {
+	var results []result
+	if runs > 0 {
+		if results, err = b.transfers(tree, runs); err != nil {
+			return err
+		}
+	}
+	pages, err := b.pages(commits, files)
+	if err != nil {
 		return err
+	}
+	return show(append(results, pages...), asJSON)
+}
+
+// transfers measures clones and pushes on both sides.
+func (b *bench) transfers(tree string, runs int) ([]result, error) {
+	if err := b.prepare(tree); err != nil {
+		return nil, err
 	}
 	var results []result
 	for _, parallel := range []int{1, 8} {
 		r, err := b.compare(fmt.Sprintf("clone, %d at once", parallel), runs, parallel, b.clone)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		results = append(results, r)
 	}
 	for _, parallel := range []int{1, 8} {
 		r, err := b.compare(fmt.Sprintf("push, %d at once", parallel), runs, parallel, b.push)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		results = append(results, r)
 	}
-	pages, err := b.pages(commits, files)
-	if err != nil {
-		return err
-	}
-	results = append(results, pages...)
+	return results, nil
+}
+
+func show(results []result, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(os.Stdout).Encode(results)
 	}

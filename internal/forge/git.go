@@ -44,7 +44,7 @@ const gitConfig = `[core]
 	email = noreply@localhost
 [gc]
 	auto = 0
-	writeCommitGraph = true
+	writeCommitGraph = false
 [maintenance]
 	auto = false
 [repack]

@@ -250,13 +250,19 @@ func (s *Service) Maintain(ctx context.Context, projectID int64, force bool) err
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		count[key], _ = strconv.Atoi(value)
 	}
+	graph := "--split"
+	if _, err := os.Stat(filepath.Join(dir, "objects", "info", "commit-graphs")); err != nil {
+		graph = "--split=replace"
+	}
 	if force || count["count"] > loosePerGC || count["packs"] > packsPerGC {
 		if _, err := s.git.run(ctx, dir, nil, "gc", "--quiet"); err != nil {
 			return fmt.Errorf("forge: pack repository: %w", err)
 		}
 		s.readers.forget(dir)
+		graph = "--split=replace"
 	}
-	if _, err := s.git.run(ctx, dir, nil, "commit-graph", "write", "--reachable", "--split", "--changed-paths", "--no-progress"); err != nil {
+	// The paths that each commit changed make the history of a file fast.
+	if _, err := s.git.run(ctx, dir, nil, "commit-graph", "write", "--reachable", graph, "--changed-paths", "--no-progress"); err != nil {
 		return fmt.Errorf("forge: write commit graph: %w", err)
 	}
 	return os.WriteFile(stamp, nil, 0o600)
