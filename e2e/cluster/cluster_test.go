@@ -19,9 +19,8 @@ import (
 	"github.com/slipwayhq/slipway/e2e/cluster/lab"
 )
 
-// start runs a node until the test ends and waits until it is ready. The
-// changes are made to its configuration before.
-func start(t *testing.T, name string, changes ...func(*lab.Node)) (*lab.Node, context.Context) {
+// create makes a node that is destroyed when the test ends.
+func create(t *testing.T, name string) (*lab.Node, context.Context) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a node needs root")
@@ -42,6 +41,14 @@ func start(t *testing.T, name string, changes ...func(*lab.Node)) (*lab.Node, co
 			t.Errorf("destroy: %v", err)
 		}
 	})
+	return n, ctx
+}
+
+// start runs a node until the test ends and waits until it is ready. The
+// changes are made to its configuration before.
+func start(t *testing.T, name string, changes ...func(*lab.Node)) (*lab.Node, context.Context) {
+	t.Helper()
+	n, ctx := create(t, name)
 	for _, change := range changes {
 		change(n)
 	}
@@ -283,10 +290,15 @@ func testSecrets(t *testing.T, ctx context.Context, n *lab.Node) {
 		t.Errorf("the secret reads %q", got)
 	}
 	audit := filepath.Join(n.Config.DataDir, "logs", "kube-apiserver-audit.log")
-	eventually(t, ctx, "the audit log names the request", func() error {
+	eventually(t, ctx, "the audit log names who made and who read the secret", func() error {
 		raw, err := os.ReadFile(audit)
-		if err == nil && !bytes.Contains(raw, []byte("/api/v1/namespaces/default/secrets")) {
-			err = fmt.Errorf("no such request in %s", audit)
+		for _, request := range []string{
+			`"requestURI":"/api/v1/namespaces/default/secrets?fieldManager=kubectl-create\u0026fieldValidation=Strict","verb":"create","user":{"username":"slipway-admin"`,
+			`"requestURI":"/api/v1/namespaces/default/secrets/secret","verb":"get","user":{"username":"slipway-admin"`,
+		} {
+			if err == nil && !bytes.Contains(raw, []byte(request)) {
+				err = fmt.Errorf("no %s in %s", request, audit)
+			}
 		}
 		return err
 	})

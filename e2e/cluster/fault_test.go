@@ -129,6 +129,26 @@ spec:
 	}
 }
 
+// TestKilledWhileStarting kills slipway-cluster at many moments of its first
+// start, when keys, certificates and the store are being made.
+func TestKilledWhileStarting(t *testing.T) {
+	n, ctx := create(t, "early")
+	for _, delay := range []time.Duration{5, 20, 50, 100, 200, 400, 800, 1500, 2500, 4000} {
+		must(t, n.Start(ctx))
+		select {
+		case <-ctx.Done():
+			t.Fatal(ctx.Err())
+		case <-time.After(delay * time.Millisecond): // the moment is what is tested
+		}
+		must(t, n.Kill(lab.Cluster))
+	}
+	must(t, n.Start(ctx))
+	ready(t, ctx, n)
+	must(t, n.ImportTestImage(ctx))
+	deploy(t, ctx, n)
+	checkWorkload(t, ctx, n)
+}
+
 // TestReboot does to a node what a reboot does: everything is gone at once, and
 // only the data directory stays.
 func TestReboot(t *testing.T) {

@@ -119,6 +119,7 @@ func (r *running) run(parent context.Context) error {
 	r.goOn(func() error { return b.serve(ctx, r.config.HealthSocket) })
 	r.watch(ctx, containerdName, checks.containerdServes)
 	r.goOn(func() error { return r.renew(ctx) })
+	r.goOn(func() error { return r.returnMemory(ctx) })
 
 	etcd, err := startEtcd(ctx, r.config)
 	if err != nil {
@@ -280,4 +281,24 @@ func (r *running) renew(ctx context.Context) error {
 			klog.InfoS("Certificates renewed", "names", renewed)
 		}
 	}
+}
+
+// settle is how long after the start the memory that only the start needed is
+// given back: the API server builds its schemas and discovery until then.
+const settle = time.Minute
+
+// returnMemory gives what the start has taken and freed back to the host. The
+// runtime would keep a good part of it, expecting as much work again.
+func (r *running) returnMemory(ctx context.Context) error {
+	for _, s := range r.board.states {
+		if r.board.wait(ctx, s.Name) != nil {
+			return nil
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(settle):
+		debug.FreeOSMemory()
+	}
+	return nil
 }

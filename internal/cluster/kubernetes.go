@@ -123,6 +123,16 @@ rules:
 - level: None
   nonResourceURLs: ["/healthz*", "/livez*", "/readyz*", "/version", "/openapi*", "/metrics"]
 - level: None
+  users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler"]
+- level: None
+  userGroups: ["system:nodes", "system:serviceaccounts:kube-system"]
+  verbs: [get, list, watch]
+# Who reads secrets is recorded; other reading is not.
+- level: Metadata
+  resources:
+  - group: ""
+    resources: [secrets]
+- level: None
   verbs: [get, list, watch]
 - level: None
   resources:
@@ -133,8 +143,6 @@ rules:
     resources: [leases]
   - group: authentication.k8s.io
   - group: authorization.k8s.io
-- level: None
-  users: ["system:apiserver", "system:kube-controller-manager", "system:kube-scheduler"]
 - level: None
   userGroups: ["system:nodes"]
   resources:
