@@ -69,7 +69,8 @@ type Config struct {
 
 // NodeConfig identifies the node in the cluster.
 type NodeConfig struct {
-	// Name is the Kubernetes node name (default: the host name in lower case).
+	// Name is the Kubernetes node name (default: the one this data directory
+	// was prepared with, at first the host name in lower case).
 	Name string `json:"name,omitempty"`
 	// IP is the address by which pods and users reach the host (required, IPv4).
 	IP string `json:"ip"`
@@ -231,11 +232,11 @@ func (c *Config) SetDefaults() error {
 	fill(&c.PauseImage, "localhost/slipway/pause:1")
 	fill(&c.CNIBinDir, findCNIPlugins())
 	if c.Node.Name == "" {
-		name, err := os.Hostname()
+		name, err := c.usualName()
 		if err != nil {
-			return fmt.Errorf("node.name: no host name: %w", err)
+			return fmt.Errorf("node.name: %w", err)
 		}
-		c.Node.Name = strings.ToLower(name)
+		c.Node.Name = name
 	}
 	c.Resources.setDefaults()
 	c.Logging.setDefaults()
@@ -248,6 +249,23 @@ func (c *Config) SetDefaults() error {
 	}
 	return nil
 }
+
+// usualName is the name that the node had before, because its pods and volumes
+// are bound to it, whatever the host is called now.
+func (c *Config) usualName() (string, error) {
+	name, err := os.ReadFile(c.nodeNameFile())
+	if err == nil {
+		return strings.TrimSpace(string(name)), nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	host, err := os.Hostname()
+	return strings.ToLower(host), err
+}
+
+// nodeNameFile is where Prepare keeps the node's name.
+func (c *Config) nodeNameFile() string { return filepath.Join(c.ClusterDir(), "node-name") }
 
 func (n *NetworkConfig) setDefaults(instance string) error {
 	fill(&n.PodCIDR, "10.42.0.0/16")

@@ -70,6 +70,20 @@ func TestLoadNamesTheFile(t *testing.T) {
 	}
 }
 
+func TestNodeKeepsItsName(t *testing.T) {
+	t.Parallel()
+	c := Config{DataDir: t.TempDir()}
+	if err := writeFile(c.nodeNameFile(), []byte("first-name\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetDefaults(); err != nil {
+		t.Fatal(err)
+	}
+	if c.Node.Name != "first-name" {
+		t.Errorf("the node is called %q", c.Node.Name)
+	}
+}
+
 // testConfig is a valid Config in a directory of the test.
 func testConfig(t *testing.T) Config {
 	t.Helper()

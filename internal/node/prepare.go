@@ -35,6 +35,9 @@ func Prepare(ctx context.Context, c Config) error {
 	if err := CheckDisk(c.DataDir); err != nil {
 		return err
 	}
+	if err := writeFile(c.nodeNameFile(), []byte(c.Node.Name+"\n"), 0o600); err != nil {
+		return err
+	}
 	if err := forgetEarlierBoot(c, bootIDFile); err != nil {
 		return err
 	}
