@@ -23,12 +23,21 @@ import (
 	"github.com/slipwayhq/slipway/internal/command/rest"
 	"github.com/slipwayhq/slipway/internal/command/scan"
 	"github.com/slipwayhq/slipway/internal/instance"
+	"github.com/slipwayhq/slipway/internal/jobs"
 	"github.com/slipwayhq/slipway/internal/registry"
 )
 
 // imageCommands are the commands of the registry and the scanner.
 func (a *app) imageCommands() []*cobra.Command {
-	return []*cobra.Command{image.New(a.connect), scan.New(a.connect)}
+	images := image.New(a.connect)
+	images.AddCommand(image.BuildCommand(a.connect, func() (string, error) {
+		s, err := a.load()
+		if err != nil {
+			return "", err
+		}
+		return jobs.AdministratorSocket(s.DataDir), nil
+	}))
+	return []*cobra.Command{images, scan.New(a.connect)}
 }
 
 // connect acts on the running instance as its administrator; SLIPWAY_URL and

@@ -1,15 +1,21 @@
 package runner_test
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/slipwayhq/slipway/e2e/runner/host"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/jobs"
 	"github.com/slipwayhq/slipway/internal/runner/runnertest"
+	"github.com/slipwayhq/slipway/internal/toolwire"
 )
 
 func TestDockerBuildAndPush(t *testing.T) {
@@ -64,5 +70,46 @@ docker run --rm -v "$PWD:/work" -w /work second sh -c 'cat iid; echo; cat secret
 	other := b.Do(b.Job("docker images -q", "docker run --rm second true"))
 	if other.Status != "failed" {
 		t.Errorf("another job ran the image:\n%s", runnertest.Plain(other.Trace))
+	}
+}
+
+// TestAdministratorBuilds builds outside of any job, from a folder that only
+// the caller sees.
+func TestAdministratorBuilds(t *testing.T) {
+	registry := host.Registry(t)
+	host.Service(t, registry, nil)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"Dockerfile": "FROM debian:bookworm-slim\nCOPY . /src\nRUN cat /src/sub/f\n", "sub/f": "from a folder"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	socket := jobs.AdministratorSocket(host.Need(t).Dir)
+	var out, errs bytes.Buffer
+	var code int
+	var err error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err = os.Stat(socket); err == nil {
+			break
+		}
+	}
+	if err == nil {
+		code, err = toolwire.Run(socket, toolwire.Call{Tool: "docker", Args: []string{"build", "-t", registry + "/team/app:1", "--push", "."}, Dir: dir}, nil, &out, &errs, nil)
+	}
+	if err != nil || code != 0 || !strings.Contains(errs.String(), "from a folder") {
+		t.Fatalf("code %d, %v\n%s%s", code, err, out.String(), errs.String())
+	}
+	if info, err := os.Stat(filepath.Dir(socket)); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the administrator's endpoint is open: %v %v", info, err)
+	}
+	ref, err := name.ParseReference(registry+"/team/app:1", name.Insecure)
+	if err == nil {
+		_, err = remote.Get(ref)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -300,7 +300,7 @@ func (c *command) folder(ctx context.Context, dir string, closers *closers) (*os
 
 // temporary makes a folder that goes away with the command.
 func (c *command) temporary(closers *closers) (*os.Root, error) {
-	dir, err := os.MkdirTemp(c.engine.daemon.config.Dir, "context-*")
+	dir, err := os.MkdirTemp(c.engine.daemon.config.Dir, contextPrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}

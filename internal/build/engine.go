@@ -62,6 +62,9 @@ type Credential struct {
 	Host, Username, Password string
 }
 
+// Administrator stands in a Scope for the host's administrator, who is no job.
+const Administrator = 0
+
 // Scope is the job that an endpoint serves.
 type Scope struct {
 	JobID, ProjectID int64
@@ -125,8 +128,23 @@ func (e *Engine) Recover(ctx context.Context) error {
 	if err := os.MkdirAll(e.config.Dir, 0o711); err != nil {
 		return fmt.Errorf("make folder of endpoints: %w", err)
 	}
+	if err := os.MkdirAll(e.daemon.config.Dir, 0o700); err != nil {
+		return fmt.Errorf("make folder of builds: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(e.daemon.config.Dir, contextPrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("find contexts of builds: %w", err)
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove context of a build: %w", err)
+		}
+	}
 	return e.removeImages(ctx, jobDomain+"/")
 }
+
+// contextPrefix starts the names of folders with the files of one build.
+const contextPrefix = "context-"
 
 // removeImages forgets all images whose name starts with prefix; containerd
 // collects their content.
@@ -159,7 +177,13 @@ func (e *Engine) Close() error {
 // images.
 func (e *Engine) Open(ctx context.Context, scope Scope) (dir string, closeEndpoint func(context.Context) error, err error) {
 	dir = filepath.Join(e.config.Dir, strconv.FormatInt(scope.JobID, 10))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// A job sees its folder only, whoever the job's user is; the folder of the
+	// host's administrator stays closed to everybody else.
+	mode := fs.FileMode(0o755)
+	if scope.JobID == Administrator {
+		mode = 0o700
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return "", nil, fmt.Errorf("make endpoint: %w", err)
 	}
 	socket := filepath.Join(dir, filepath.Base(toolwire.Socket))

@@ -45,6 +45,8 @@ func runContainer(ctx context.Context, c *command) error {
 		return err
 	}
 	switch {
+	case c.scope.Run == nil:
+		return errors.New("docker run is offered in jobs only")
 	case f.NArg() == 0:
 		return errors.New("docker run needs at least 1 argument: docker run [OPTIONS] IMAGE [COMMAND] [ARG...]")
 	case *detach:

@@ -14,12 +14,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/build"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/runner"
 	"github.com/slipwayhq/slipway/internal/runner/containerd"
+	"github.com/slipwayhq/slipway/internal/toolwire"
 )
 
 // Config configures the service. DataDir, BinDir, Instance, Socket, the subnets,
@@ -164,13 +166,39 @@ func New(c Config) (*Service, error) {
 	return &Service{runner: r, executor: executor, engine: engine, network: network}, nil
 }
 
+// AdministratorSocket is where `slipway image build` of the host's
+// administrator finds the image builds of the instance with this data
+// directory, while its runner runs.
+func AdministratorSocket(dataDir string) string {
+	return filepath.Join(dataDir, "runner", "endpoints", strconv.Itoa(build.Administrator), filepath.Base(toolwire.Socket))
+}
+
 // Run takes and executes jobs until ctx ends; then it ends the jobs in hand,
 // stops buildkitd and removes the networks. It is called once.
 func (s *Service) Run(ctx context.Context) error {
-	err := s.runner.Run(ctx)
+	administration := make(chan error, 1)
+	go func() { administration <- s.administrate(ctx) }()
+	err := errors.Join(s.runner.Run(ctx), <-administration)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 	defer cancel()
 	return errors.Join(err, s.engine.Close(), s.network.Close(), s.executor.Close(closing))
+}
+
+// administrate serves the administrator's image builds until ctx ends.
+func (s *Service) administrate(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.runner.Ready(): // what an earlier run left is gone
+	}
+	_, closeEndpoint, err := s.engine.Open(ctx, build.Scope{JobID: build.Administrator, BuildsPath: "/nonexistent", BuildsDir: "/nonexistent"})
+	if err != nil {
+		return fmt.Errorf("serve image builds: %w", err)
+	}
+	<-ctx.Done()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return closeEndpoint(closing)
 }
 
 // Ready is closed when jobs of an earlier run are reported and the runner asks
