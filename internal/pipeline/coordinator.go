@@ -165,6 +165,11 @@ func (e *Engine) finish(ctx context.Context, r *run, u delivery.JobUpdate) (stri
 		}
 		lp.jobs[i].Coverage = coverage
 		if u.State == delivery.JobSuccess && lp.proc.Jobs[i].Status != process.Canceling {
+			if options.Pages != nil {
+				if err := un.publish(lp, &lp.jobs[i], options); err != nil {
+					return err
+				}
+			}
 			return lp.proc.Apply(i, process.EventSuccess)
 		}
 		reason := u.FailureReason

@@ -233,3 +233,7 @@ func (w *world) count() int {
 	}
 	return n
 }
+
+func (w *world) emit(kind delivery.EventKind, payload any) error {
+	return w.db.Write(w.ctx, func(tx *store.Tx) error { return tx.Emit(kind, 7, payload) })
+}

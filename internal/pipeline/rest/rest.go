@@ -45,6 +45,7 @@ func Register(rt *api.Router, e *pipeline.Engine, groups Groups) {
 	s.pipelines(rt)
 	s.jobs(rt)
 	s.variables(rt)
+	s.secrets(rt)
 	s.schedules(rt)
 	s.triggers(rt)
 	s.environments(rt)
