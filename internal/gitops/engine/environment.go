@@ -43,8 +43,7 @@ func setEnvironment(c *gitops.Config) error {
 	home := filepath.Join(c.DataDir, "home")
 	tmp := filepath.Join(c.DataDir, "tmp")
 	helpers := filepath.Join(c.DataDir, "helpers")
-	gnupg := filepath.Join(c.DataDir, "gnupg")
-	for _, dir := range []string{c.DataDir, c.RunDir, home, helpers, gnupg, filepath.Join(c.DataDir, "empty")} {
+	for _, dir := range []string{c.DataDir, c.RunDir, home, helpers, filepath.Join(c.DataDir, "empty")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -71,13 +70,11 @@ func setEnvironment(c *gitops.Config) error {
 		"XDG_CONFIG_HOME":        filepath.Join(home, ".config"),
 		"XDG_CACHE_HOME":         filepath.Join(home, ".cache"),
 		"ARGOCD_FAKE_IN_CLUSTER": "true",
-		"ARGOCD_GNUPGHOME":       gnupg,
-		"ARGOCD_TLS_DATA_PATH":   filepath.Join(c.DataDir, "empty"),
-		"ARGOCD_SSH_DATA_PATH":   filepath.Join(c.DataDir, "empty"),
-	}
-	if _, err := exec.LookPath("gpg"); err != nil {
-		// Without gpg, projects that demand signatures say so; others work.
-		env["ARGOCD_GPG_ENABLED"] = "false"
+		// Signatures are not verified: the keyring needs an agent process of its
+		// own, and projects that demand signatures say that this is switched off.
+		"ARGOCD_GPG_ENABLED":   "false",
+		"ARGOCD_TLS_DATA_PATH": filepath.Join(c.DataDir, "empty"),
+		"ARGOCD_SSH_DATA_PATH": filepath.Join(c.DataDir, "empty"),
 	}
 	for k, v := range env {
 		if err := os.Setenv(k, v); err != nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/argoproj/argo-cd/v3/reposerver"
 	"github.com/argoproj/argo-cd/v3/reposerver/metrics"
 	"github.com/argoproj/argo-cd/v3/reposerver/repository"
-	"github.com/argoproj/argo-cd/v3/util/sourceintegrity"
 )
 
 // Limits as upstream's flags default.
@@ -26,11 +25,6 @@ func (e *Engine) runRepoServer(ctx context.Context) error {
 	creds, err := newCredentials(filepath.Join(e.config.DataDir, "askpass"), filepath.Join(e.config.DataDir, "helpers"))
 	if err != nil {
 		return err
-	}
-	if sourceintegrity.IsGPGEnabled() {
-		if err := sourceintegrity.InitializeGnuPG(); err != nil {
-			return err
-		}
 	}
 	ms := metrics.NewMetricsServer()
 	e.metrics.put(ComponentRepoServer, ms.GetHandler())
