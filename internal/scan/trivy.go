@@ -63,12 +63,12 @@ func (s *Service) run(ctx context.Context, t target) (report.Report, error) {
 	out := filepath.Join(work, "report.json")
 	rep.StartedAt = s.cfg.Now().UTC()
 	args := s.arguments(t, out)
-	err = s.start(ctx, args, work)
+	err = s.start(ctx, args, work, t.kind == TypeImage)
 	if err != nil && strings.Contains(err.Error(), "Java DB") && ctx.Err() == nil {
 		// Archives of Java classes can only be told apart with a database of
 		// their own, which is not fetched: it is larger than all others.
 		rep.Notes = append(rep.Notes, "There are Java archives, and they were not examined: this platform keeps no database of Java archives.")
-		err = s.start(ctx, append(args, "--skip-files", "**/*.jar,**/*.war,**/*.ear,**/*.par"), work)
+		err = s.start(ctx, append(args, "--skip-files", "**/*.jar,**/*.war,**/*.ear,**/*.par"), work, t.kind == TypeImage)
 	}
 	if err != nil {
 		return rep, err
@@ -89,9 +89,9 @@ func (s *Service) run(ctx context.Context, t target) (report.Report, error) {
 }
 
 // start runs Trivy to its end and turns every failure into a sentence.
-func (s *Service) start(ctx context.Context, args []string, work string) error {
+func (s *Service) start(ctx context.Context, args []string, work string, background bool) error {
 	var stderr bytes.Buffer
-	status, err := s.execute(ctx, process{args: args, dir: work, work: work, stderr: &limited{w: &stderr, left: 64 << 10}})
+	status, err := s.execute(ctx, process{args: args, dir: work, work: work, background: background, stderr: &limited{w: &stderr, left: 64 << 10}})
 	if err == nil && status != 0 {
 		err = &delivery.Error{Kind: delivery.Stalled, Message: "Trivy failed: " + lastLine(stderr.String())}
 	}
@@ -105,6 +105,7 @@ type process struct {
 	work           string   // folder for its temporary files
 	env            []string // beside the fixed ones
 	stdout, stderr io.Writer
+	background     bool // of low priority
 }
 
 // execute runs Trivy to its end within the limits of time and memory and
@@ -128,6 +129,12 @@ func (s *Service) execute(ctx context.Context, p process) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return -1, &delivery.Error{Kind: delivery.Stalled, Op: "scan: start Trivy", Message: "Trivy cannot be started.",
 			Next: "Check that the program is in the installation's bin folder.", Err: err}
+	}
+	if p.background {
+		// Nobody waits for it; who builds and deploys meanwhile comes first.
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, 10); err != nil {
+			s.cfg.Log.Debug("scan: priority", "err", err)
+		}
 	}
 	if s.cfg.Confine != nil {
 		if err := s.cfg.Confine(cmd.Process.Pid); err != nil {
