@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"io/fs"
+	"net/http"
 
 	ciTemplates "github.com/slipwayhq/slipway/gitlab-ci"
+	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/pipeline/rest"
 	"github.com/slipwayhq/slipway/internal/store/pipelinedb"
@@ -37,5 +39,13 @@ func (p *platform) openPipelines(ctx context.Context) error {
 
 func (p *platform) pipelineComponents(context.Context) ([]supervise.Component, error) {
 	p.pipelines.RegisterRunnerRoutes(p.mux)
+	p.mux.Handle("GET /pages/", p.pipelines.ServePages(func(r *http.Request, fullPath string) (delivery.Project, error) {
+		who, err := p.access.Authenticate(r)
+		if err != nil {
+			return delivery.Project{}, err
+		}
+		project, _, err := p.access.VisibleProject(r.Context(), who, fullPath)
+		return project, err
+	}))
 	return []supervise.Component{{Name: "pipelines", Unit: supervise.Func{RunFunc: p.pipelines.Run}}}, nil
 }
