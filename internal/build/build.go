@@ -22,8 +22,6 @@ import (
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/util/progress/progressui"
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
 )
@@ -510,7 +508,8 @@ func (c *command) secrets(ctx context.Context, b *buildFlags, solve *client.Solv
 
 // output is where a build's result goes besides the job's images.
 type output struct {
-	image bool // the result becomes an image of the job
+	image bool   // the result becomes an image of the job
+	name  string // its name in containerd until it has those of its tags
 	push  bool
 	pipes []chan error
 	stop  func(error)
@@ -560,7 +559,8 @@ func (c *command) exports(ctx context.Context, b *buildFlags, solve *client.Solv
 	}
 	if len(b.outputs) == 0 || out.image || out.push || b.load {
 		out.image = true
-		attrs := map[string]string{"name": c.internalName("build:" + digest.FromString(strings.Join(b.tags, ",")+c.flags.Arg(0)).Encoded()), "store": "true", "unpack": "false", "oci-mediatypes": "true"}
+		out.name = c.internalName(fmt.Sprintf("build:%d", c.builds.Add(1)))
+		attrs := map[string]string{"name": out.name, "store": "true", "unpack": "false", "oci-mediatypes": "true"}
 		for _, pair := range b.annotations {
 			name, value, _ := strings.Cut(pair, "=")
 			attrs["annotation."+name] = value
@@ -658,21 +658,11 @@ func (c *command) result(ctx context.Context, b *buildFlags, names []reference.N
 	if !out.image {
 		return nil
 	}
-	found, err := c.engine.containerd.ImageService().List(ctx)
+	built, err := c.engine.containerd.ImageService().Get(ctx, out.name)
 	if err != nil {
 		return fmt.Errorf("find the image: %w", err)
 	}
-	internal := c.internalName("build:" + digest.FromString(strings.Join(b.tags, ",")+c.flags.Arg(0)).Encoded())
-	wanted := response.ExporterResponse["containerimage.digest"]
-	var target *ocispec.Descriptor
-	for _, one := range found {
-		if one.Name == internal && one.Target.Digest.String() == wanted {
-			target = &one.Target
-		}
-	}
-	if target == nil {
-		return errors.New("the image that was built is gone: another build of this job with the same tags replaced it")
-	}
+	target := built.Target
 	if len(names) == 0 {
 		// An image without a name is found by its digest.
 		named, err := canonical("sha-" + target.Digest.Encoded()[:12])
@@ -682,9 +672,12 @@ func (c *command) result(ctx context.Context, b *buildFlags, names []reference.N
 		names = []reference.Named{named}
 	}
 	for _, named := range names {
-		if err := c.keep(ctx, named, *target); err != nil {
+		if err := c.keep(ctx, named, target); err != nil {
 			return err
 		}
+	}
+	if err := c.engine.containerd.ImageService().Delete(ctx, out.name); err != nil {
+		return fmt.Errorf("name the image: %w", err)
 	}
 	if b.quiet {
 		fmt.Fprintln(c.Stdout(), target.Digest)

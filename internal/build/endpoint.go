@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -33,6 +34,7 @@ const jobDomain = "job.slipway.internal"
 type endpoint struct {
 	engine *Engine
 	scope  Scope
+	builds atomic.Int64 // how many were started: names their results
 
 	mu     sync.Mutex
 	images map[string]*jobImage  // by canonical name
