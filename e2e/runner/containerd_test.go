@@ -1,3 +1,5 @@
+//go:build e2e
+
 // Package runner_test runs the built-in runner against a real containerd and a
 // real BuildKit. It needs root and the programs of bin/; without them it is
 // skipped.
