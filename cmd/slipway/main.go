@@ -96,6 +96,7 @@ func newRoot() *cobra.Command {
 	add("tools", a.toolCommands()...)
 	add("delivery", a.deliveryCommands()...)
 	add("delivery", a.imageCommands()...)
+	add("delivery", a.forgeCommands()...)
 	return root
 }
 

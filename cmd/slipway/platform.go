@@ -39,10 +39,11 @@ type platform struct {
 	keepWorkloads atomic.Bool
 	closers       []func() error
 
-	db     *store.DB
-	access *access.Service
-	api    *api.Router
-	mux    *http.ServeMux // the platform's listener
+	db       *store.DB
+	access   *access.Service
+	readUser string // the user name of the GitOps engine's token
+	api      *api.Router
+	mux      *http.ServeMux // the platform's listener
 
 	registry  *registry.Registry
 	scanner   *scan.Service

@@ -65,8 +65,18 @@ func (p *platform) ensureAdministrator(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("renew the administrator's token: %w", err)
 	}
-	return writeSecret(p.adminTokenFile(), token)
+	if err := writeSecret(p.adminTokenFile(), token); err != nil {
+		return err
+	}
+	if p.readUser, token, err = p.access.RenewReadToken(ctx, "gitops"); err != nil {
+		return fmt.Errorf("renew the GitOps engine's token: %w", err)
+	}
+	return writeSecret(p.readTokenFile(), token)
 }
+
+// readTokenFile holds the token with which the GitOps engine reads every
+// repository.
+func (s *settings) readTokenFile() string { return filepath.Join(s.dir.Run(), "gitops.token") }
 
 // writeSecret replaces a file that only root may read.
 func writeSecret(path, secret string) error {

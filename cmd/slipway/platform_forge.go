@@ -6,6 +6,12 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/spf13/cobra"
+
+	"github.com/slipwayhq/slipway/internal/command/group"
+	"github.com/slipwayhq/slipway/internal/command/project"
+	"github.com/slipwayhq/slipway/internal/command/token"
+	"github.com/slipwayhq/slipway/internal/command/user"
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/forge/rest"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
@@ -46,34 +52,36 @@ func (p *platform) withGit(next http.Handler) http.Handler {
 }
 
 func (p *platform) forgeComponents(context.Context) ([]supervise.Component, error) {
-	var comps []supervise.Component
-	if f, ok := any(p.forge).(interface{ Run(context.Context) error }); ok {
-		comps = append(comps, supervise.Component{Name: "forge", Unit: supervise.Func{RunFunc: f.Run}})
+	comps := []supervise.Component{{Name: "forge", Unit: supervise.Func{RunFunc: p.forge.Run}}}
+	if p.SSH.Port == 0 {
+		return comps, nil
 	}
-	if _, ok := any(p.forge).(interface {
-		ServeSSH(context.Context, net.Listener, string) error
-	}); ok && p.SSH.Port != 0 {
-		comps = append(comps, supervise.Component{Name: "ssh", Unit: supervise.Func{
-			RunFunc: p.serveSSH,
-			ReadyFunc: func(ctx context.Context) error {
-				var d net.Dialer
-				c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", p.SSH.Port))
-				if err != nil {
-					return err
-				}
-				return c.Close()
-			},
-		}})
-	}
-	return comps, nil
+	return append(comps, supervise.Component{Name: "ssh", Unit: supervise.Func{
+		RunFunc: p.serveSSH,
+		ReadyFunc: func(ctx context.Context) error {
+			var d net.Dialer
+			c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", p.SSH.Port))
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		},
+	}}), nil
 }
 
 func (p *platform) serveSSH(ctx context.Context) error {
+	key, err := forge.LoadHostKey(p.dir.Path("ssh_host_ed25519_key"))
+	if err != nil {
+		return err
+	}
 	l, err := net.Listen("tcp", fmt.Sprintf(":%d", p.SSH.Port))
 	if err != nil {
 		return fmt.Errorf("listen for git over SSH: %w", err)
 	}
-	return any(p.forge).(interface {
-		ServeSSH(context.Context, net.Listener, string) error
-	}).ServeSSH(ctx, l, p.dir.Path("ssh_host_ed25519_key"))
+	return p.forge.ServeSSH(ctx, l, key)
+}
+
+// forgeCommands are the commands of accounts and projects.
+func (a *app) forgeCommands() []*cobra.Command {
+	return []*cobra.Command{user.New(a.connect), token.New(a.connect), group.New(a.connect), project.New(a.connect)}
 }

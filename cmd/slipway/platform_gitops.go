@@ -45,7 +45,7 @@ func (p *platform) gitopsConfig() (gitops.Config, error) {
 		DataDir: p.dir.Path("gitops"), RunDir: p.dir.Path("gitops", "run"),
 		HealthSocket: filepath.Join(p.dir.Run(), "slipway-gitops.health.sock"),
 		Kubeconfig:   p.dir.Kubeconfig(), BinDir: p.dir.Bin(), LogLevel: p.LogLevel,
-		Forge: gitops.Forge{URL: p.ExternalURL, Username: "root", PasswordFile: p.adminTokenFile(), WebhookSecretFile: webhook},
+		Forge: gitops.Forge{URL: p.ExternalURL, Username: p.readUser, PasswordFile: p.readTokenFile(), WebhookSecretFile: webhook},
 		API: gitops.API{
 			Address: fmt.Sprintf("127.0.0.1:%d", gitopsAPIPort), RootPath: "/argocd", ExternalURL: p.ExternalURL + "/argocd",
 			TokenFile: filepath.Join(p.dir.Run(), "argocd.token"),
