@@ -70,6 +70,21 @@ func (e *Engine) HeadPipeline(ctx context.Context, projectID int64, sha string) 
 	return p.ID, p.Status, err
 }
 
+// RenamePipeline changes the name that a pipeline shows.
+func (e *Engine) RenamePipeline(ctx context.Context, id int64, name string) (Pipeline, error) {
+	var p Pipeline
+	err := e.update(ctx, func(u *unit) error {
+		lp, err := u.load(id)
+		if err != nil {
+			return err
+		}
+		lp.rec.Name, lp.recDirty = name, true
+		p = lp.rec
+		return nil
+	})
+	return p, err
+}
+
 // DeletePipeline forgets a pipeline with its jobs, logs and artifacts.
 func (e *Engine) DeletePipeline(ctx context.Context, id int64) error {
 	var files []string

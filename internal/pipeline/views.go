@@ -221,6 +221,24 @@ func (v *JobView) loadRunner(tx Tx) error {
 	return err
 }
 
+// ArtifactAccess returns the least role that may download a job's artifacts, by
+// its artifacts:access; nobody has a role above Owner.
+func (e *Engine) ArtifactAccess(ctx context.Context, jobID int64) (delivery.Role, error) {
+	options, err := e.optionsOf(ctx, jobID)
+	if err != nil || options.Artifacts == nil {
+		return delivery.NoAccess, err
+	}
+	switch options.Artifacts.Access {
+	case "none":
+		return delivery.Owner + 1, nil
+	case "developer":
+		return delivery.Developer, nil
+	case "maintainer":
+		return delivery.Maintainer, nil
+	}
+	return delivery.NoAccess, nil
+}
+
 // CommitStatuses returns the newest pipeline of each commit that has one.
 func (e *Engine) CommitStatuses(ctx context.Context, projectID int64, shas []string) (map[string]Pipeline, error) {
 	out := map[string]Pipeline{}

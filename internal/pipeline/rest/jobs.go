@@ -240,12 +240,25 @@ func (s *server) jobFiles(w http.ResponseWriter, r *api.Request) error {
 	switch {
 	case rest == "trace":
 		return s.trace(w, r, &j)
-	case rest == "artifacts":
-		return s.sendArtifact(w, r, j.ID, "archive")
-	case strings.HasPrefix(rest, "artifacts/"):
+	case rest == "artifacts" || strings.HasPrefix(rest, "artifacts/"):
+		if err := s.mayRead(r, j.ID); err != nil {
+			return err
+		}
+		if rest == "artifacts" {
+			return s.sendArtifact(w, r, j.ID, "archive")
+		}
 		return s.sendEntry(w, r, j.ID, strings.TrimPrefix(rest, "artifacts/"))
 	}
 	return missing("")
+}
+
+// mayRead applies artifacts:access, which narrows who may download.
+func (s *server) mayRead(r *api.Request, jobID int64) error {
+	need, err := s.ArtifactAccess(r.Context(), jobID)
+	if err == nil && r.Role < need {
+		err = delivery.Errorf(delivery.Forbidden, "403 Forbidden - the artifacts of this job are not for everybody")
+	}
+	return err
 }
 
 func (s *server) artifactsByRef(w http.ResponseWriter, r *api.Request, rest string) error {
@@ -266,6 +279,9 @@ func (s *server) artifactsByRef(w http.ResponseWriter, r *api.Request, rest stri
 		j, err = tx.LatestArtifactJob(r.Project.ID, ref, name)
 		return err
 	}); err != nil {
+		return err
+	}
+	if err := s.mayRead(r, j.ID); err != nil {
 		return err
 	}
 	if raw {

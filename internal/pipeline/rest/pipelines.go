@@ -22,6 +22,7 @@ func (s *server) pipelines(rt *api.Router) {
 	rt.Handle("POST /projects/{project}/pipeline", developer, s.createPipeline)
 	rt.Handle("POST /projects/{project}/pipelines/{id}/retry", developer, s.retryPipeline)
 	rt.Handle("POST /projects/{project}/pipelines/{id}/cancel", developer, s.cancelPipeline)
+	rt.Handle("PUT /projects/{project}/pipelines/{id}/metadata", developer, s.renamePipeline)
 	rt.Handle("DELETE /projects/{project}/pipelines/{id}", api.Need{Role: delivery.Owner}, s.deletePipeline)
 }
 
@@ -260,6 +261,26 @@ func (s *server) cancelPipeline(w http.ResponseWriter, r *api.Request) error {
 		return err
 	}
 	if p, err = s.CancelPipeline(r.Context(), p.ID); err != nil {
+		return err
+	}
+	return s.writePipeline(w, r, http.StatusOK, &p)
+}
+
+func (s *server) renamePipeline(w http.ResponseWriter, r *api.Request) error {
+	p, err := s.pipelineOf(r)
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Name string `json:"name"`
+	}
+	if err := api.Decode(r, &in); err != nil {
+		return err
+	}
+	if in.Name == "" || len(in.Name) > 255 {
+		return delivery.Errorf(delivery.Invalid, "name is missing or longer than 255 characters")
+	}
+	if p, err = s.RenamePipeline(r.Context(), p.ID, in.Name); err != nil {
 		return err
 	}
 	return s.writePipeline(w, r, http.StatusOK, &p)
