@@ -57,6 +57,27 @@ type Registry struct {
 	CAFile    string
 }
 
+// near is the address on this host, without TLS, of a registry that has one; ""
+// for others. A pull-through cache is no such address: it has a path.
+func (c *DaemonConfig) near(registry string) string {
+	for _, mirror := range c.Registries[registry].Mirrors {
+		if !strings.Contains(mirror, "/") && c.Registries[mirror].PlainHTTP {
+			return mirror
+		}
+	}
+	return ""
+}
+
+// registryBehind is the registry whose near address host is, or "".
+func (c *DaemonConfig) registryBehind(host string) string {
+	for registry := range c.Registries {
+		if near := c.near(registry); near != "" && near == host {
+			return registry
+		}
+	}
+	return ""
+}
+
 func (c *DaemonConfig) setDefaults() {
 	fill := func(field *string, value string) {
 		if *field == "" {

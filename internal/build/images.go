@@ -49,7 +49,10 @@ func (e *endpoint) login(host string) Credential {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.logins[host]
+	if login, found := e.logins[host]; found {
+		return login
+	}
+	return e.logins[e.engine.daemon.config.registryBehind(host)]
 }
 
 // plainHTTP reports whether a registry host is configured without TLS.
@@ -264,6 +267,9 @@ func (c *command) verify(ctx context.Context, credential Credential) error {
 	host := credential.Host
 	if host == "docker.io" {
 		host = ggcr.DefaultRegistry
+	}
+	if near := c.engine.daemon.config.near(host); near != "" {
+		host, options = near, []ggcr.Option{ggcr.Insecure}
 	}
 	registry, err := ggcr.NewRegistry(host, options...)
 	if err != nil {

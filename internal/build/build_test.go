@@ -1,0 +1,153 @@
+package build
+
+import (
+	"archive/tar"
+	"bytes"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/client"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/spf13/pflag"
+
+	"github.com/slipwayhq/slipway/internal/toolwire"
+)
+
+func TestNearRegistries(t *testing.T) {
+	t.Parallel()
+	c := DaemonConfig{Registries: map[string]Registry{
+		"git.example.com": {Mirrors: []string{"192.0.2.2:8080"}}, "192.0.2.2:8080": {PlainHTTP: true}, "docker.io": {Mirrors: []string{"192.0.2.2:8080/docker.io"}},
+	}}
+	for registry, want := range map[string]string{"git.example.com": "192.0.2.2:8080", "docker.io": "", "192.0.2.2:8080": "", "other": ""} {
+		if got := c.near(registry); got != want {
+			t.Errorf("near %s is %q, want %q", registry, got, want)
+		}
+	}
+	if got := c.registryBehind("192.0.2.2:8080"); got != "git.example.com" {
+		t.Errorf("behind the address is %q", got)
+	}
+}
+
+func TestDaemonConfigurationGrantsNothing(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(DaemonConfig{Dir: t.TempDir(), Program: "/bin/buildkitd", ContainerdSocket: "/run/c.sock", Instance: "x", Subnet: netip.MustParsePrefix("10.45.0.0/24"),
+		Registries: map[string]Registry{"r:5000": {PlainHTTP: true}}, CacheBudget: 5e9})
+	file, err := d.write()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document map[string]any
+	if err := toml.Unmarshal(raw, &document); err != nil {
+		t.Fatal(err)
+	}
+	if granted, _ := document["insecure-entitlements"].([]any); len(granted) != 0 {
+		t.Errorf("entitlements %v", granted)
+	}
+	worker := document["worker"].(map[string]any)["containerd"].(map[string]any)
+	if worker["networkMode"] != "cni" || worker["maxUsedSpace"] != int64(5e9) || worker["defaultCgroupParent"] != "/x/builds" {
+		t.Errorf("the worker is %v", worker)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file is %v %v", info.Mode(), err)
+	}
+}
+
+func TestStockFrontendIsBuiltIn(t *testing.T) {
+	t.Parallel()
+	for dockerfile, own := range map[string]bool{
+		"# syntax=docker/dockerfile:1\nFROM x": true, "# syntax=docker/dockerfile:1.7\nFROM x": true, "# syntax=docker.io/docker/dockerfile\nFROM x": true,
+		"# syntax=docker/dockerfile:1-labs\nFROM x": false, "# syntax=example.com/frontend:1\nFROM x": false, "FROM x": false,
+	} {
+		solve := client.SolveOpt{FrontendAttrs: map[string]string{}}
+		useOwnFrontend([]byte(dockerfile), &solve)
+		if _, set := solve.FrontendAttrs["cmdline"]; set != own {
+			t.Errorf("%q: %v", dockerfile, set)
+		}
+	}
+}
+
+func TestGlobalFlagsAreDropped(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{"build .": "build .", "-H tcp://docker:2375 build .": "build .", "--tls --host=x --context c push y": "push y", "--version": ""} {
+		if got := strings.Join(globalFlags(strings.Fields(given)), " "); got != want {
+			t.Errorf("%q: %q, want %q", given, got, want)
+		}
+	}
+}
+
+func testCommand(args ...string) *command {
+	c := &command{endpoint: &endpoint{scope: Scope{BuildsPath: "/builds"}}, Session: &toolwire.Session{Call: toolwire.Call{Dir: "/builds/p", Args: args, Env: map[string]string{"SET": "1"}}},
+		flags: pflag.NewFlagSet("docker build", pflag.ContinueOnError)}
+	c.flags.SetOutput(io.Discard)
+	return c
+}
+
+func TestBuildFlagsThatWouldGrantAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"--network host .", "--allow security.insecure .", "--network=host .", ". .", "", "--no-such-flag ."} {
+		if _, err := testCommand(strings.Fields(line)...).buildFlags(); err == nil {
+			t.Errorf("%q was accepted", line)
+		}
+	}
+	b, err := testCommand("-t", "a:1", "--build-arg", "SET", "--provenance=false", "--sbom", "--push", ".").buildFlags()
+	if err != nil || len(b.tags) != 1 || !b.push || b.sbom != "true" {
+		t.Errorf("%+v: %v", b, err)
+	}
+}
+
+func TestVolumesNeedFolders(t *testing.T) {
+	t.Parallel()
+	list, err := testCommand().volumes([]string{"/builds/p:/x:ro", "./sub:/y"}, []string{"type=bind,source=/builds/q,target=/z,readonly"})
+	if err != nil || len(list) != 3 || !list[0].ReadOnly || list[1].Source != "/builds/p/sub" || list[2].Target != "/z" || !list[2].ReadOnly {
+		t.Errorf("%+v: %v", list, err)
+	}
+	for _, wrong := range []string{"name:/x", "/only"} {
+		if _, err := testCommand().volumes([]string{wrong}, nil); err == nil {
+			t.Errorf("%q was accepted", wrong)
+		}
+	}
+	if _, err := testCommand().volumes(nil, []string{"type=tmpfs,target=/x"}); err == nil {
+		t.Error("a tmpfs was accepted")
+	}
+}
+
+func TestUntarStaysInItsFolder(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	for _, headers := range [][]tar.Header{
+		{{Name: "../evil", Typeflag: tar.TypeReg}}, {{Name: "/evil", Typeflag: tar.TypeReg}},
+		{{Name: "link", Typeflag: tar.TypeSymlink, Linkname: outside}, {Name: "link/evil", Typeflag: tar.TypeReg}},
+	} {
+		var archive bytes.Buffer
+		w := tar.NewWriter(&archive)
+		for _, header := range headers {
+			header.Mode = 0o644
+			if err := w.WriteHeader(&header); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := untar(root, &archive); err == nil {
+			t.Errorf("%v was unpacked", headers)
+		}
+		if err := root.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
+			t.Errorf("wrote outside: %v %v", left, err)
+		}
+	}
+}
