@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +48,32 @@ func BenchmarkJob(b *testing.B) {
 	}
 	report(b, "first_line", first)
 	report(b, "true_job", whole)
+}
+
+// BenchmarkPlainContainer is what the job is measured beside: a clone over the
+// file transport and containerd's own `ctr run` of the same image, one after
+// the other, with no network, limits, log or result.
+func BenchmarkPlainContainer(b *testing.B) {
+	h := host.Need(b)
+	bench := runnertest.NewBench(b, runnertest.Setup{})
+	ctr := filepath.Join(host.BinDir(), "ctr")
+	run := func(i int) {
+		clone := exec.Command("git", "clone", "-q", "--depth", "2", "file://"+bench.Repository, filepath.Join(b.TempDir(), "clone"))
+		container := exec.Command(ctr, "--address", h.Config.ContainerdSocket, "--namespace", "slipway-jobs", "run", "--rm", host.BaseImage, fmt.Sprintf("plain-%d", i), "true")
+		for _, command := range []*exec.Cmd{clone, container} {
+			if out, err := command.CombinedOutput(); err != nil {
+				b.Fatalf("%v: %s", err, out)
+			}
+		}
+	}
+	run(-1)
+	var values []float64
+	for i := 0; b.Loop(); i++ {
+		start := time.Now()
+		run(i)
+		values = append(values, time.Since(start).Seconds()*1000)
+	}
+	report(b, "plain_container", values)
 }
 
 func report(b *testing.B, name string, values []float64) {
