@@ -46,6 +46,12 @@ func (r *Registry) ImagesByDigest(ctx context.Context, dgst string) ([]Image, er
 	return r.index.ImagesByDigest(ctx, dgst)
 }
 
+// ImagesByJobs lists the images that jobs pushed last, with their references:
+// what a pipeline made.
+func (r *Registry) ImagesByJobs(ctx context.Context, jobIDs []int64) ([]Image, error) {
+	return r.index.ImagesByJobs(ctx, jobIDs)
+}
+
 // Image returns the image that a tag or digest of a repository names, or an
 // error of kind NotFound.
 func (r *Registry) Image(ctx context.Context, path, tagOrDigest string) (Image, error) {

@@ -256,6 +256,9 @@ func TestPushAndPull(t *testing.T) {
 	if len(known.Layers()) != 3 || known.Size != want || known.JobID != 77 || known.UserID != 1 || strings.Join(known.Tags, " ") != "v1" {
 		t.Errorf("image: %+v, want size %d", known, want)
 	}
+	if made, err := f.ImagesByJobs(t.Context(), []int64{5, 77}); err != nil || len(made) != 1 || made[0].Digest != known.Digest || made[0].Repository != "group/app" {
+		t.Errorf("images of the job: %+v, %v", made, err)
+	}
 	if size, err := f.ProjectSize(t.Context(), project.ID); err != nil || size != want {
 		t.Errorf("the project has %d bytes, want %d once for both repositories (%v)", size, want, err)
 	}

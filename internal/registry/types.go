@@ -129,6 +129,8 @@ type Index interface {
 	Images(ctx context.Context, repositoryID int64) ([]Image, error)
 	// ImagesByDigest finds an image wherever it is stored.
 	ImagesByDigest(ctx context.Context, digest string) ([]Image, error)
+	// ImagesByJobs lists the images that jobs pushed, the first first.
+	ImagesByJobs(ctx context.Context, jobIDs []int64) ([]Image, error)
 	// Referrers lists the images whose subject is digest.
 	Referrers(ctx context.Context, repositoryID int64, digest string) ([]Image, error)
 	// Referenced reports whether a blob or manifest is an image of the

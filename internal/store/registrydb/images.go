@@ -113,6 +113,15 @@ func (d *DB) ImagesByDigest(ctx context.Context, digest string) ([]registry.Imag
 	return d.images(ctx, true, `WHERE i.digest = ? ORDER BY p.path`, digest)
 }
 
+// ImagesByJobs implements registry.Index.
+func (d *DB) ImagesByJobs(ctx context.Context, jobIDs []int64) ([]registry.Image, error) {
+	raw, err := json.Marshal(jobIDs)
+	if err != nil {
+		return nil, fmt.Errorf("registrydb: images of jobs: %w", err)
+	}
+	return d.images(ctx, true, `WHERE i.job_id <> 0 AND i.job_id IN (SELECT value FROM json_each(?)) ORDER BY i.id`, string(raw))
+}
+
 // Referrers implements registry.Index.
 func (d *DB) Referrers(ctx context.Context, repositoryID int64, digest string) ([]registry.Image, error) {
 	return d.images(ctx, false, `WHERE i.repository_id = ? AND i.subject = ? ORDER BY i.id`, repositoryID, digest)
