@@ -124,6 +124,9 @@ func (r *running) run(parent context.Context) error {
 	etcd, err := startEtcd(ctx, r.config)
 	if err != nil {
 		fail(err)
+		if parent.Err() != nil {
+			return nil // stopped while it started
+		}
 		return err
 	}
 	defer etcd.Close()
