@@ -89,10 +89,17 @@ func writeSecret(path, secret string) error {
 
 // coreComponents serves web, API, git and registry on one listener.
 func (p *platform) coreComponents(context.Context) ([]supervise.Component, error) {
-	pages, err := web.New(web.Deps{
+	deps := web.Deps{
 		Access: p.access, Forge: p.forge, Pipelines: p.pipelines, Registry: p.registry, Scan: p.scanner, RunsWhere: p.runsWhere(), Title: "Slipway", ExternalURL: p.ExternalURL, Log: p.log,
 		Platform: func(context.Context) (any, error) { return p.report(true), nil },
-	})
+	}
+	if p.metrics != nil {
+		deps.Metrics = p.metrics
+	}
+	if p.ingress != nil {
+		deps.Routes = p.ingress.Routes
+	}
+	pages, err := web.New(deps)
 	if err != nil {
 		return nil, err
 	}

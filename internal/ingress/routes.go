@@ -4,36 +4,12 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	public "github.com/slipwayhq/slipway/internal/ingress/route"
 )
 
 // Route is what one path of one host leads to now, for people.
-type Route struct {
-	Namespace string
-	Ingress   string
-	Host      string // empty: any host
-	Path      string
-	PathType  string
-	Service   string
-	Endpoints int
-	// URL is where a browser finds it; empty for wildcards and for any host.
-	URL string
-	// TLS is how the host is secured: "secret", "acme" or "internal" when an
-	// Ingress lists it under tls, and empty otherwise. Every host answers on
-	// HTTPS; without an entry under tls it is not redirected there.
-	TLS      string
-	Canary   *Canary
-	Problems []string // with the Ingress, or the canary's
-}
-
-// Canary is the other version behind a route.
-type Canary struct {
-	Ingress   string
-	Service   string
-	Endpoints int
-	Weight    float64 // percent
-	Header    string  // the header that chooses it; empty without
-	Cookie    string
-}
+type Route = public.Route
 
 // Routes lists the routes in force, in no particular order.
 func (i *Ingress) Routes() []Route {
@@ -46,7 +22,7 @@ func (i *Ingress) Routes() []Route {
 			URL: i.urlOf(r), TLS: t.tlsKind(r), Problems: t.problems[r.ingress],
 		}
 		if alt := r.alternate; alt != nil {
-			o.Canary = &Canary{
+			o.Canary = &public.Canary{
 				Ingress: alt.name, Service: alt.backend.service, Endpoints: len(alt.backend.endpoints),
 				Weight: min(100, 100*float64(alt.rule.weight)/float64(alt.rule.weightTotal)),
 				Header: alt.rule.header, Cookie: alt.rule.cookie,

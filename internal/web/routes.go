@@ -12,6 +12,7 @@ func (s *Server) routes() {
 	s.handle("POST /users/sign_in", s.signIn)
 	s.handle("POST /users/sign_out", s.signOut)
 	s.handle("GET /-/status", s.statusPage)
+	s.metricsRoutes()
 	if s.Forge != nil {
 		s.dashboardRoutes()
 		s.codeRoutes()

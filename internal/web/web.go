@@ -28,6 +28,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/ingress/route"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
@@ -52,6 +53,9 @@ type Deps struct {
 	Title       string
 	ExternalURL string
 	Log         *slog.Logger
+	// Metrics answers queries; Routes lists where applications are reached.
+	Metrics Metrics
+	Routes  func() []route.Route
 	// Platform reports the components for the status page.
 	Platform func(ctx context.Context) (any, error)
 }

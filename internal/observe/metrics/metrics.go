@@ -125,13 +125,6 @@ type Metrics struct {
 	lastLoad time.Time
 }
 
-// Problem is something wrong with a monitor, a rule or an annotation, for the
-// targets page.
-type Problem struct {
-	Object  string // such as "ServiceMonitor shop/cart"
-	Message string
-}
-
 // New returns Metrics that are ready to Run. It fails when the configuration
 // is wrong or the data directory cannot be made.
 func New(cfg Config) (*Metrics, error) {

@@ -8,28 +8,17 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
+	"github.com/slipwayhq/slipway/internal/observe"
 )
 
-// Series is one time series of a result.
-type Series struct {
-	Labels map[string]string
-	Points []Point
-}
-
-// Point is one value; a histogram's is its sum.
-type Point struct {
-	At    time.Time
-	Value float64
-}
-
-// Result is what a query gave.
-type Result struct {
-	// Kind is Prometheus' result type: vector, matrix, scalar or string.
-	Kind     string
-	Series   []Series
-	Text     string // of a string
-	Warnings []string
-}
+// The words of results are shared with the pages.
+type (
+	Series      = observe.Series
+	Point       = observe.Point
+	Result      = observe.Result
+	TargetState = observe.TargetState
+	Problem     = observe.Problem
+)
 
 // ErrNotOpen says that queries cannot be answered yet.
 var ErrNotOpen = errors.New("metrics: the time series database is being opened")
@@ -80,36 +69,25 @@ func evaluate(ctx context.Context, q promql.Query, at time.Time) (Result, error)
 			if s.H != nil {
 				value = s.H.Sum
 			}
-			out.Series = append(out.Series, Series{Labels: s.Metric.Map(), Points: []Point{{time.UnixMilli(s.T), value}}})
+			out.Series = append(out.Series, Series{Labels: s.Metric.Map(), Points: []Point{{At: time.UnixMilli(s.T), Value: value}}})
 		}
 	case promql.Matrix:
 		for _, s := range v {
 			series := Series{Labels: s.Metric.Map()}
 			for _, p := range s.Floats {
-				series.Points = append(series.Points, Point{time.UnixMilli(p.T), p.F})
+				series.Points = append(series.Points, Point{At: time.UnixMilli(p.T), Value: p.F})
 			}
 			for _, p := range s.Histograms {
-				series.Points = append(series.Points, Point{time.UnixMilli(p.T), p.H.Sum})
+				series.Points = append(series.Points, Point{At: time.UnixMilli(p.T), Value: p.H.Sum})
 			}
 			out.Series = append(out.Series, series)
 		}
 	case promql.Scalar:
-		out.Series = []Series{{Points: []Point{{time.UnixMilli(v.T), v.V}}}}
+		out.Series = []Series{{Points: []Point{{At: time.UnixMilli(v.T), Value: v.V}}}}
 	case promql.String:
 		out.Text = v.V
 	}
 	return out, nil
-}
-
-// TargetState is one scraped target.
-type TargetState struct {
-	Pool      string // the scrape configuration's name
-	URL       string
-	Labels    map[string]string
-	Health    string // up, down or unknown
-	LastError string
-	LastAt    time.Time
-	Took      time.Duration
 }
 
 // Targets lists the targets with the outcome of their last scrape.
