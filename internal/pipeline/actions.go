@@ -19,6 +19,10 @@ func jobOptions(tx Tx, jobID int64) (*gitlabci.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseOptions(jobID, raw)
+}
+
+func parseOptions(jobID int64, raw []byte) (*gitlabci.Job, error) {
 	var options gitlabci.Job
 	if err := json.Unmarshal(raw, &options); err != nil {
 		return nil, fmt.Errorf("pipeline: configuration of job %d: %w", jobID, err)
@@ -40,15 +44,25 @@ func notPossible(err error) error {
 	return delivery.Errorf(delivery.Forbidden, "Job %s is %s and cannot be %s.", t.Job, t.From, verb)
 }
 
-// change lets fn act on one job of a pipeline, as one update.
+// change lets fn act on one job, as one update.
 func (e *Engine) change(ctx context.Context, jobID int64, fn func(u *unit, lp *live, i int) error) (Job, error) {
+	return e.changeIn(ctx, 0, jobID, fn)
+}
+
+// changeIn is change for a job of a known pipeline, which saves a look-up; 0 is
+// an unknown one.
+func (e *Engine) changeIn(ctx context.Context, pipelineID, jobID int64, fn func(u *unit, lp *live, i int) error) (Job, error) {
 	var after Job
 	err := e.update(ctx, func(u *unit) error {
-		j, err := u.tx.Job(jobID)
-		if err != nil {
-			return err
+		in := pipelineID
+		if in == 0 {
+			j, err := u.tx.Job(jobID)
+			if err != nil {
+				return err
+			}
+			in = j.PipelineID
 		}
-		lp, err := u.load(j.PipelineID)
+		lp, err := u.load(in)
 		if err != nil {
 			return err
 		}

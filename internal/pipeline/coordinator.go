@@ -159,7 +159,7 @@ func (e *Engine) finish(ctx context.Context, r *run, u delivery.JobUpdate) (stri
 			}
 		}
 	}
-	j, err := e.change(ctx, r.jobID, func(un *unit, lp *live, i int) error {
+	j, err := e.changeIn(ctx, r.pipelineID, r.jobID, func(un *unit, lp *live, i int) error {
 		if lp.proc.Jobs[i].Status.Completed() {
 			return nil // the report came twice
 		}

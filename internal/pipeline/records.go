@@ -61,6 +61,7 @@ type JobRecords interface {
 	UpdateJob(j *Job) error
 	Job(id int64) (Job, error)
 	JobOptions(id int64) ([]byte, error)
+	JobWithOptions(id int64) (Job, []byte, error)
 	JobByToken(hash string) (Job, error)
 	// PipelineJobs lists a pipeline's current jobs in their order.
 	PipelineJobs(pipelineID int64) ([]Job, error)
@@ -103,6 +104,8 @@ type SettingRecords interface {
 	UpdateVariable(v *Variable) error
 	DeleteVariable(id int64) error
 	Variables(owner string, ownerID int64) ([]Variable, error)
+	// ScopedVariables lists those of the instance, of groups and of a project.
+	ScopedVariables(projectID int64, groups []int64) ([]Variable, error)
 
 	InsertSchedule(s *Schedule) error
 	UpdateSchedule(s *Schedule) error

@@ -106,7 +106,7 @@ func (e *Engine) accept(ctx context.Context, jobID int64, o *offer) (*run, strin
 		return r, r.seen(e.clock.Now()), nil
 	}
 	status := ""
-	_, err := e.change(ctx, jobID, func(u *unit, lp *live, i int) error {
+	_, err := e.changeIn(ctx, o.queued.pipelineID, jobID, func(u *unit, lp *live, i int) error {
 		if lp.proc.Jobs[i].Status != process.Pending {
 			status = lp.proc.Jobs[i].Status.String()
 			return nil
@@ -314,13 +314,14 @@ func (e *Engine) contextOf(ctx context.Context, jobID int64) (*jobContext, error
 	var c jobContext
 	err := e.store.View(ctx, func(tx Tx) error {
 		var err error
-		if c.job, err = tx.Job(jobID); err != nil {
+		var raw []byte
+		if c.job, raw, err = tx.JobWithOptions(jobID); err != nil {
 			return err
 		}
 		if c.pipeline, err = tx.Pipeline(c.job.PipelineID); err != nil {
 			return err
 		}
-		c.options, err = jobOptions(tx, jobID)
+		c.options, err = parseOptions(jobID, raw)
 		return err
 	})
 	if err != nil {

@@ -21,9 +21,9 @@ func (e *Engine) CreateTrigger(ctx context.Context, projectID, ownerID int64, de
 
 // Trigger starts a pipeline by a trigger token of the project, or by the token
 // of a running job whose user may run pipelines there. It runs as the token's
-// owner.
-func (e *Engine) Trigger(ctx context.Context, projectID int64, token, ref string, vars []VariableValue, inputs map[string]any) (Pipeline, error) {
-	req := Request{ProjectID: projectID, Ref: ref, Source: SourceTrigger, Variables: vars, Inputs: inputs}
+// owner. payload is what the caller sent, for TRIGGER_PAYLOAD.
+func (e *Engine) Trigger(ctx context.Context, projectID int64, token, ref string, vars []VariableValue, inputs map[string]any, payload string) (Pipeline, error) {
+	req := Request{ProjectID: projectID, Ref: ref, Source: SourceTrigger, Variables: vars, Inputs: inputs, Payload: payload}
 	unknown := &delivery.Error{Kind: delivery.NotFound, Message: "Not Found"}
 	if strings.HasPrefix(token, "glcbt-") {
 		claim, err := e.JobByToken(ctx, token)

@@ -60,30 +60,33 @@ type configured []Variable
 // loadConfigured reads them. groups are the project's ancestors, the nearest
 // first; protected says whether the pipeline's ref is.
 func (e *Engine) loadConfigured(tx Tx, projectID int64, groups []int64, protected bool) (configured, error) {
-	type owner struct {
-		kind string
-		id   int64
+	vars, err := tx.ScopedVariables(projectID, groups)
+	if err != nil {
+		return nil, err
 	}
-	owners := []owner{{OwnerInstance, 0}}
-	for i := len(groups) - 1; i >= 0; i-- {
-		owners = append(owners, owner{OwnerGroup, groups[i]})
+	rank := map[int64]int{}
+	for i, g := range groups {
+		rank[g] = len(groups) - i
 	}
-	owners = append(owners, owner{OwnerProject, projectID})
+	order := func(v *Variable) int {
+		switch v.Owner {
+		case OwnerInstance:
+			return 0
+		case OwnerGroup:
+			return rank[v.OwnerID]
+		}
+		return len(groups) + 1
+	}
+	sort.SliceStable(vars, func(a, b int) bool { return order(&vars[a]) < order(&vars[b]) })
 	var all configured
-	for _, o := range owners {
-		vars, err := tx.Variables(o.kind, o.id)
-		if err != nil {
-			return nil, err
+	for _, v := range vars {
+		if v.Protected && !protected {
+			continue
 		}
-		for _, v := range vars {
-			if v.Protected && !protected {
-				continue
-			}
-			if v.Value, err = e.seal.open(v.Sealed); err != nil {
-				return nil, fmt.Errorf("variable %s: %w", v.Key, err)
-			}
-			all = append(all, v)
+		if v.Value, err = e.seal.open(v.Sealed); err != nil {
+			return nil, fmt.Errorf("variable %s: %w", v.Key, err)
 		}
+		all = append(all, v)
 	}
 	return all, nil
 }

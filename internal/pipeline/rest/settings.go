@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 
@@ -318,7 +319,11 @@ func (s *server) runTrigger(w http.ResponseWriter, r *api.Request) error {
 	for k, v := range in.Variables {
 		vars = append(vars, pipeline.VariableValue{Key: k, Value: v})
 	}
-	p, err := s.Trigger(r.Context(), project.ID, in.Token, in.Ref, vars, in.Inputs)
+	payload, err := json.Marshal(object{"ref": in.Ref, "variables": in.Variables, "id": project.ID})
+	if err != nil {
+		return err
+	}
+	p, err := s.Trigger(r.Context(), project.ID, in.Token, in.Ref, vars, in.Inputs, string(payload))
 	if err != nil {
 		return err
 	}

@@ -125,6 +125,14 @@ func (t *tx) JobOptions(id int64) ([]byte, error) {
 	return raw, err
 }
 
+// JobWithOptions implements pipeline.JobRecords.
+func (t *tx) JobWithOptions(id int64) (pipeline.Job, []byte, error) {
+	var j pipeline.Job
+	var raw []byte
+	err := t.row("Job", `SELECT `+jobColumns+`, options FROM jobs WHERE id = ?`, []any{id}, append(scanJob(&j), &raw)...)
+	return j, raw, err
+}
+
 // JobByToken implements pipeline.JobRecords.
 func (t *tx) JobByToken(hash string) (pipeline.Job, error) {
 	var j pipeline.Job

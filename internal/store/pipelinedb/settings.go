@@ -47,6 +47,16 @@ func (t *tx) Variables(owner string, ownerID int64) ([]pipeline.Variable, error)
 	return rows(t, scanVariable, `SELECT `+variableColumns+` FROM ci_variables WHERE owner = ? AND owner_id = ? ORDER BY key, environment`, owner, ownerID)
 }
 
+// ScopedVariables implements pipeline.SettingRecords.
+func (t *tx) ScopedVariables(projectID int64, groups []int64) ([]pipeline.Variable, error) {
+	cond, args := `(owner = 'instance' AND owner_id = 0) OR (owner = 'project' AND owner_id = ?)`, []any{projectID}
+	for _, g := range groups {
+		cond += ` OR (owner = 'group' AND owner_id = ?)`
+		args = append(args, g)
+	}
+	return rows(t, scanVariable, `SELECT `+variableColumns+` FROM ci_variables WHERE `+cond+` ORDER BY key, environment`, args...)
+}
+
 const scheduleColumns = `id, project_id, description, ref, cron, timezone, active, owner_id, next_run, variables, last_pipeline_id, created_at, updated_at`
 
 func scanSchedule(s *pipeline.Schedule) []any {
