@@ -329,9 +329,17 @@ func (s *Server) fillCoverage(r *Request, g *pipeline.Graph, v *pipelineView) er
 
 // sentences are the messages of an error about what a user gave.
 func sentences(err error) []string {
-	var e *delivery.Error
-	if errors.As(err, &e) && len(e.Fields["base"]) > 0 {
-		return e.Fields["base"]
+	if base := fieldsOf(err)["base"]; len(base) > 0 {
+		return base
 	}
 	return []string{delivery.UserMessage(err)}
+}
+
+// fieldsOf are the messages of an error by field of the form.
+func fieldsOf(err error) map[string][]string {
+	var e *delivery.Error
+	if errors.As(err, &e) {
+		return e.Fields
+	}
+	return nil
 }

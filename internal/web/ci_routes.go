@@ -34,6 +34,11 @@ func (s *Server) ciRoutes() {
 	}
 	s.handleProject("POST /jobs/{id}/erase", maintainer, s.eraseJob)
 	s.artifactRoutes()
+	s.scheduleRoutes()
+	s.environmentRoutes()
+	s.ciSettingsRoutes()
+	s.editorRoutes()
+	s.handleProject("GET /badges/{path...}", guest, s.badge)
 }
 
 // number reads a numeric path value.
@@ -109,6 +114,7 @@ func (s *Server) ciFuncs() template.FuncMap {
 		"ciGlyph":        func(status string) string { return statusGlyphs[status] },
 		"deref":          func(f *float64) float64 { return *f },
 		"blankVariables": func() []formVariable { return make([]formVariable, 3) },
+		"blankVariable":  func() pipeline.Variable { return pipeline.Variable{Environment: "*"} },
 		"sourceWord": func(source string) string {
 			return sourceWords[source]
 		},
