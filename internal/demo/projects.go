@@ -74,14 +74,20 @@ func (d *Demo) createProjects(ctx context.Context) (string, error) {
 	return fmt.Sprintf("group %s with %s and %s; manifests pushed over git", d.Group, app.PathWithNamespace, config.PathWithNamespace), nil
 }
 
-// allowPush lets the jobs of one project push to another with their job token.
+// allowPush lets the jobs of one project push to another with their job token:
+// an entry of its job token allowlist with the right to push, which is this
+// platform's own parameter.
 func (d *Demo) allowPush(ctx context.Context, target, source int64) error {
-	with := gitlab.WithContext(ctx)
-	if _, _, err := d.api.Projects.EditProject(target, &gitlab.EditProjectOptions{CIPushRepositoryForJobTokenAllowed: gitlab.Ptr(true)}, with); err != nil {
-		return fmt.Errorf("allow pushes by job token: %w", err)
+	entry := struct {
+		Target int64 `json:"target_project_id"`
+		Push   bool  `json:"push"`
+	}{source, true}
+	req, err := d.api.NewRequest(http.MethodPost, fmt.Sprintf("projects/%d/job_token_scope/allowlist", target), entry, []gitlab.RequestOptionFunc{gitlab.WithContext(ctx)})
+	if err == nil {
+		_, err = d.api.Do(req, nil)
 	}
-	if _, _, err := d.api.JobTokenScope.AddProjectToJobScopeAllowList(target, &gitlab.JobTokenInboundAllowOptions{TargetProjectID: &source}, with); err != nil {
-		return fmt.Errorf("allow the application's jobs in the GitOps project: %w", err)
+	if err != nil {
+		return fmt.Errorf("allow the application's jobs to push to the GitOps project: %w", err)
 	}
 	return nil
 }
