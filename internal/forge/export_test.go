@@ -12,3 +12,9 @@ var (
 	ParseBlame      = parseBlame
 	ParseRaw        = parseRaw
 )
+
+// UseOldMerge makes the service merge as with a git before 2.38.
+func (s *Service) UseOldMerge() { s.git.minor = mergeTreeGit - 1 }
+
+// MergeTree merges two commits in memory.
+var MergeTree = (*Service).mergeTree

@@ -21,6 +21,7 @@ import (
 // nothing of the host's or the user's leaks in.
 type gitProgram struct {
 	path  string
+	minor int // of version 2
 	env   []string
 	hooks string
 	tmp   string
@@ -133,8 +134,17 @@ func newGitProgram(path, runDir string, maxPush int64) (*gitProgram, error) {
 			return nil, fmt.Errorf("forge: create folder: %w", err)
 		}
 	}
+	var err error
+	if g.minor, err = gitVersion(path); err != nil {
+		return nil, err
+	}
 	config := filepath.Join(home, "gitconfig")
-	if err := os.WriteFile(config, fmt.Appendf(nil, gitConfig, strconv.Quote(g.hooks), maxPush), 0o600); err != nil {
+	text := fmt.Sprintf(gitConfig, strconv.Quote(g.hooks), maxPush)
+	if g.minor < 36 {
+		// What core.fsync is called in older versions.
+		text += "[core]\n\tfsyncObjectFiles = true\n"
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("forge: write git's configuration: %w", err)
 	}
 	for _, hook := range []string{"pre-receive", "post-receive"} {
@@ -145,6 +155,30 @@ func newGitProgram(path, runDir string, maxPush int64) (*gitProgram, error) {
 	g.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + g.tmp, "LC_ALL=C", "TZ=UTC",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=" + config, "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1"}
 	return g, nil
+}
+
+const (
+	oldestGit    = 32 // GIT_CONFIG_GLOBAL
+	mergeTreeGit = 38 // merge-tree --write-tree
+)
+
+// gitVersion returns the minor number of an installed git 2.
+func gitVersion(path string) (int, error) {
+	out, err := exec.Command(path, "--version").Output()
+	if err != nil {
+		return 0, fmt.Errorf("forge: run git: %w", err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(string(out), "git version %d.%d", &major, &minor); err != nil {
+		return 0, fmt.Errorf("forge: git says %q: %w", clip(string(out), 80), err)
+	}
+	if major == 2 && minor < oldestGit {
+		return 0, &delivery.Error{Kind: delivery.Stalled, Op: "forge: start", Message: fmt.Sprintf("git 2.%d is too old.", minor), Next: fmt.Sprintf("Install git 2.%d or later.", oldestGit)}
+	}
+	if major > 2 {
+		minor = 1 << 10
+	}
+	return minor, nil
 }
 
 // command prepares git in the repository dir. It ends with ctx: asked to stop

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -12,6 +14,9 @@ import (
 // mergeTree merges two commits in memory. Where they conflict it returns the
 // paths that do; the tree then has conflict markers and is not to be used.
 func (s *Service) mergeTree(ctx context.Context, projectID int64, ours, theirs string) (tree string, conflicts []string, err error) {
+	if s.git.minor < mergeTreeGit {
+		return s.mergeByIndex(ctx, projectID, ours, theirs)
+	}
 	out, err := s.git.run(ctx, s.RepositoryPath(projectID), nil, "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", "--allow-unrelated-histories", ours, theirs)
 	if err != nil && exitCode(err) != 1 {
 		return "", nil, fmt.Errorf("forge: merge: %w", err)
@@ -24,6 +29,66 @@ func (s *Service) mergeTree(ctx context.Context, projectID int64, ours, theirs s
 		return parts[0], parts[1:], nil
 	}
 	return parts[0], nil, nil
+}
+
+// mergeByIndex is mergeTree for a git whose merge-tree cannot write trees (it
+// came with 2.38): a three-way merge in an index and a folder of its own. It
+// does not follow renames.
+func (s *Service) mergeByIndex(ctx context.Context, projectID int64, ours, theirs string) (tree string, conflicts []string, err error) {
+	base, err := s.MergeBase(ctx, projectID, ours, theirs)
+	if err != nil {
+		return "", nil, err
+	}
+	if base == "" {
+		base = emptyTree
+	}
+	tmp, err := os.MkdirTemp(s.git.tmp, "merge-")
+	if err != nil {
+		return "", nil, fmt.Errorf("forge: merge: %w", err)
+	}
+	defer os.RemoveAll(tmp) //nolint:errcheck // cleared at the next start
+	work := filepath.Join(tmp, "tree")
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return "", nil, fmt.Errorf("forge: merge: %w", err)
+	}
+	env := []string{"GIT_INDEX_FILE=" + filepath.Join(tmp, "index"), "GIT_WORK_TREE=" + work}
+	run := func(args ...string) ([]byte, error) {
+		cmd := s.git.command(ctx, s.RepositoryPath(projectID), env, args...)
+		cmd.Dir = work
+		stderr := limited{max: maxStderr}
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			err = &gitError{args: args, code: cmd.ProcessState.ExitCode(), stderr: stderr.String(), err: err}
+		}
+		return out, err
+	}
+	if _, err := run("read-tree", "-i", "-m", "--aggressive", base, ours, theirs); err != nil {
+		return "", nil, fmt.Errorf("forge: merge: %w", err)
+	}
+	// Its status says that something conflicts, which the index tells better.
+	if _, err := run("merge-index", "-o", "-q", "git-merge-one-file", "-a"); err != nil && exitCode(err) < 0 {
+		return "", nil, fmt.Errorf("forge: merge: %w", err)
+	}
+	out, err := run("ls-files", "-u", "-z")
+	if err != nil {
+		return "", nil, fmt.Errorf("forge: merge: %w", err)
+	}
+	seen := map[string]bool{}
+	for rec := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		if _, name, ok := strings.Cut(rec, "\t"); ok && !seen[name] {
+			seen[name] = true
+			conflicts = append(conflicts, name)
+		}
+	}
+	if len(conflicts) > 0 {
+		return "", conflicts, nil
+	}
+	out, err = run("write-tree")
+	if err != nil {
+		return "", nil, fmt.Errorf("forge: merge: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil, nil
 }
 
 // writeCommit stores a commit object and returns its id.
