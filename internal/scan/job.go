@@ -359,7 +359,7 @@ func (r *jobRun) image(name string) (string, error) {
 }
 
 // pull fetches an image into an OCI layout in the private tree, under the
-// name of its repository, so that reports call it by that. Trivy would fetch it
+// image's own name, so that reports call it by that. Trivy would fetch it
 // itself, but takes a single OCI image for something else: the client library
 // that it is linked with reports the media type of the configuration as an
 // artifact type.
@@ -388,9 +388,14 @@ func (r *jobRun) pull(ctx context.Context, image string) (string, error) {
 	if err != nil {
 		return "", refuse("%s cannot be pulled: %v", image, err)
 	}
-	// Trivy takes what follows an @ or a colon in the path for a reference.
-	local := ref.Context().RepositoryStr()
-	dir := filepath.Join(r.tree, filepath.FromSlash(local))
+	digest, err := pulled.Digest()
+	if err != nil {
+		return "", refuse("%s cannot be pulled: %v", image, err)
+	}
+	// Trivy takes what follows a colon or an @ for the image within the layout,
+	// an @ first; so the digest is always named, and colons may stay.
+	image, _, _ = strings.Cut(image, "@")
+	dir := filepath.Join(r.tree, filepath.FromSlash(image))
 	folder, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		return "", fmt.Errorf("scan: %w", err)
@@ -398,7 +403,7 @@ func (r *jobRun) pull(ctx context.Context, image string) (string, error) {
 	if err := folder.AppendImage(pulled); err != nil {
 		return "", refuse("%s cannot be pulled: %v", image, err)
 	}
-	return local, nil
+	return image + "@" + digest.String(), nil
 }
 
 // checkIgnores holds the ignore files against our rule: a reason and a date.

@@ -4,10 +4,20 @@ import (
 	"bytes"
 	"io"
 	"io/fs"
+	"log"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/slipwayhq/slipway/internal/scan"
 )
@@ -113,6 +123,50 @@ func TestTrivyOfAJob(t *testing.T) {
 	raw, err := os.ReadFile(filepath.Join(j.dir, "g/p/scan.sarif"))
 	if err != nil || !bytes.Contains(raw, []byte("CVE-2023-45853")) {
 		t.Errorf("scan.sarif: %s, %v", raw, err)
+	}
+}
+
+// TestTrivyImageOfAJob scans an image of a registry by tag, by digest and
+// through an index.
+func TestTrivyImageOfAJob(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	image := debian(t)
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
+	push := func(short string, write func(name.Reference) error) {
+		t.Helper()
+		ref, err := name.ParseReference(host+"/"+short, name.Insecure)
+		if err == nil {
+			err = write(ref)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	push("g/app:v1", func(ref name.Reference) error { return remote.Write(ref, image) })
+	push("g/multi:v1", func(ref name.Reference) error { return remote.WriteIndex(ref, index) })
+	s, _ := start(t, trivy(t), shelf{}, func(c *scan.Config) { c.Registry, c.RegistryInsecure = host, true })
+	if _, err := s.ImportDemonstration(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	indexDigest, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := newJob(t, s, map[string]string{"a.txt": ""})
+	for _, ref := range []string{"g/app:v1", "g/app@" + digest.String(), "g/app:v1@" + digest.String(), "g/multi:v1", "g/multi@" + indexDigest.String()} {
+		if got := j.trivy("image", "--exit-code", "3", "--severity", "CRITICAL", "--scanners", "vuln", host+"/"+ref); got != 3 || !strings.Contains(j.stdout.String(), "CVE-2023-45853") {
+			t.Errorf("%s: %d\n%s%s", ref, got, &j.stdout, &j.stderr)
+		}
+	}
+	if got := j.trivy("image", host+"/g/none:v1"); got != 1 || !strings.Contains(j.stderr.String(), "cannot be pulled") {
+		t.Errorf("an image that is not there: %d\n%s", got, &j.stderr)
 	}
 }
 
