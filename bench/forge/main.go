@@ -280,6 +280,7 @@ func (b *bench) compare(what string, runs, parallel int, op func(side string, n 
 		if i%2 == 1 {
 			sides[0], sides[1] = sides[1], sides[0]
 		}
+		fmt.Fprintf(os.Stderr, "%s: round %d of %d\n", what, i, runs)
 		for _, side := range sides {
 			var fns []func() error
 			for n := range parallel {
@@ -306,6 +307,7 @@ func (b *bench) compare(what string, runs, parallel int, op func(side string, n 
 	}
 	r := result{What: what, Ours: quantile(times[b.ours], 0.5), Theirs: quantile(times[b.theirs], 0.5), Samples: runs}
 	r.Ratio = r.Theirs / r.Ours
+	fmt.Fprintf(os.Stderr, "%s: %.2f\n", what, r.Ratio)
 	return r, nil
 }
 
@@ -386,7 +388,7 @@ func (b *bench) pages(commits, files int) ([]result, error) {
 			return err
 		}},
 		{"commit with its diff", func(i int) error {
-			c, err := f.Commit(ctx, p.ID, fmt.Sprintf("main~%d", i*11))
+			c, err := f.Commit(ctx, p.ID, fmt.Sprintf("main~%d", i))
 			if err != nil {
 				return err
 			}
