@@ -115,7 +115,13 @@ func (i *Instance) command(ctx context.Context, args ...string) *exec.Cmd {
 // Try runs a slipway command and returns its output and error.
 func (i *Instance) Try(args ...string) (string, error) {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	return i.TryWithin(5*time.Minute, args...)
+}
+
+// TryWithin is Try with a deadline of its own.
+func (i *Instance) TryWithin(within time.Duration, args ...string) (string, error) {
+	i.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	out, err := i.command(ctx, args...).CombinedOutput()
 	return string(out), err
