@@ -40,7 +40,13 @@ var shared struct {
 
 const platformHost = "slipway.test"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(caEnv) != "" {
+		fmt.Fprintln(os.Stderr, serveCA())
+		os.Exit(1)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "ingress-test")
@@ -49,8 +55,13 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	shared.http, shared.https = freeAddr(), freeAddr()
+	ca, stopCA, err := startCA(dir+"/ca", shared.http)
+	if err != nil {
+		panic(err)
+	}
+	defer stopCA()
 	i, err := New(Config{
-		HTTPAddr: shared.http, HTTPSAddr: shared.https, DataDir: dir,
+		ACME: ca, HTTPAddr: shared.http, HTTPSAddr: shared.https, DataDir: dir,
 		PlatformHosts:  []string{platformHost},
 		TrustedProxies: []string{"127.0.0.3/32"},
 		Addresses:      []string{"192.0.2.1"},
