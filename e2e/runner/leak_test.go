@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,13 +45,15 @@ func count(t testing.TB, h *host.Host) map[string]int {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	// Other instances on this host have names of their own.
+	interfaces := regexp.MustCompile(` (swrj\d+|swrv[0-9a-f]{6})[:@]`)
 	lines := func(name string, command ...string) {
 		out, err := exec.Command(command[0], command[1:]...).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(out)) {
-			if strings.Contains(line, "swr") || strings.Contains(line, h.Dir) {
+			if strings.Contains(line, h.Dir) || interfaces.MatchString(line) {
 				counts[name]++
 			}
 		}
