@@ -16,6 +16,7 @@ import (
 
 	client "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 
 	"github.com/slipwayhq/slipway/e2e/runner/host"
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -37,6 +38,11 @@ func count(t testing.TB, h *host.Host) map[string]int {
 		t.Fatal(err)
 	}
 	counts["containers"] = len(containers)
+	steps, err := c.Containers(namespaces.WithNamespace(ctx, "buildkit"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts["build steps"] = len(steps)
 	if err := c.SnapshotService("overlayfs").Walk(ctx, func(_ context.Context, info snapshots.Info) error {
 		if info.Kind == snapshots.KindActive {
 			counts["snapshots"]++

@@ -25,7 +25,9 @@ func TestVictim(t *testing.T) {
 		t.Skip("started by TestKilledRunner only")
 	}
 	b := host.Service(t, host.Registry(t), nil)
-	spec := b.Job("docker run --rm debian:bookworm-slim true", "echo it runs", "sleep 1000")
+	spec := b.Job("docker run --rm debian:bookworm-slim true",
+		`printf 'FROM debian:bookworm-slim\nRUN echo building; sleep 1000\n' | docker build - 2>/tmp/log & while ! grep -q '[0-9] building' /tmp/log; do sleep 0.1; done`,
+		"echo it runs", "sleep 1000")
 	spec.Services = []delivery.JobImage{{Name: "debian:bookworm-slim", Alias: "db", Command: []string{"sleep", "1000"}}}
 	b.Push(spec)
 	b.Says(spec.ID, "\nit runs")
@@ -75,7 +77,7 @@ func TestKilledRunner(t *testing.T) {
 	if !strings.Contains(said.String(), "the job runs") {
 		t.Fatalf("the job did not run:\n%s", said.String())
 	}
-	if left := count(t, h); left["containers"] < 2 {
+	if left := count(t, h); left["containers"] < 2 || left["build steps"] < 1 {
 		t.Fatalf("there is nothing to recover from: %v", left)
 	}
 	b := host.Service(t, registry, func(b *runnertest.Bench) {

@@ -15,8 +15,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/moby/buildkit/client"
 	"github.com/pelletier/go-toml/v2"
+	"golang.org/x/sys/unix"
 )
 
 // DaemonConfig configures buildkitd. Program, Dir, ContainerdSocket and Subnet
@@ -105,6 +107,8 @@ func (c *DaemonConfig) setDefaults() {
 // use.
 type daemon struct {
 	config DaemonConfig
+	// endSteps ends the containers of build steps that no buildkitd looks after.
+	endSteps func(context.Context) error
 
 	mu      sync.Mutex
 	users   int
@@ -188,6 +192,11 @@ func (d *daemon) close() {
 func (d *daemon) stop() {
 	r := d.running
 	d.running = nil
+	defer func() {
+		if err := d.clean(context.Background()); err != nil {
+			d.config.Logger.Warn("clean up after buildkitd", "error", err)
+		}
+	}()
 	if err := r.client.Close(); err != nil {
 		d.config.Logger.Warn("close connection to buildkitd", "error", err)
 	}
@@ -202,7 +211,7 @@ func (d *daemon) stop() {
 
 // start starts buildkitd and waits until it serves. d.mu is held.
 func (d *daemon) start(ctx context.Context) (*running, error) {
-	if err := d.endLeftover(); err != nil {
+	if err := d.clean(ctx); err != nil {
 		return nil, err
 	}
 	config, err := d.write()
@@ -271,6 +280,29 @@ func (d *daemon) start(ctx context.Context) (*running, error) {
 	}
 }
 
+// clean takes away what a buildkitd that was killed left: its build steps,
+// network namespaces and addresses, and itself if only we were killed. No
+// buildkitd of ours may be running.
+func (d *daemon) clean(ctx context.Context) error {
+	if err := d.endLeftover(); err != nil {
+		return err
+	}
+	if d.endSteps != nil {
+		if err := d.endSteps(ctx); err != nil {
+			return err
+		}
+	}
+	if err := mount.UnmountRecursive(filepath.Join(d.config.Dir, "state", "net"), unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("remove networks of builds: %w", err)
+	}
+	for _, dir := range []string{filepath.Join("state", "net"), "ipam"} {
+		if err := os.RemoveAll(filepath.Join(d.config.Dir, dir)); err != nil {
+			return fmt.Errorf("remove networks of builds: %w", err)
+		}
+	}
+	return nil
+}
+
 // endLeftover ends a buildkitd that an earlier process of ours left: it would
 // hold the lock of the state folder.
 func (d *daemon) endLeftover() error {
@@ -293,10 +325,28 @@ func (d *daemon) endLeftover() error {
 	if err != nil || !containsArg(command, d.configFile()) {
 		return nil
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("end buildkitd of an earlier run: %w", err)
+	for range 500 {
+		err := syscall.Kill(pid, syscall.SIGKILL)
+		if errors.Is(err, syscall.ESRCH) || isZombie(pid) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("end buildkitd of an earlier run: %w", err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return nil
+	return errors.New("buildkitd of an earlier run does not end")
+}
+
+// isZombie reports whether a process has ended and only its parent does not
+// know it yet.
+func isZombie(pid int) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	_, after, _ := strings.Cut(string(raw), ") ")
+	return strings.HasPrefix(after, "Z")
 }
 
 func containsArg(cmdline []byte, arg string) bool {

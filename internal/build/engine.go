@@ -116,11 +116,32 @@ func New(config Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd: %w", err)
 	}
-	return &Engine{config: config, daemon: d, containerd: connection}, nil
+	e := &Engine{config: config, daemon: d, containerd: connection}
+	d.endSteps = e.endSteps
+	return e, nil
 }
 
-// Recover removes what the endpoints of an earlier process left: sockets and
-// the images of ended jobs. No endpoint may be open.
+// endSteps ends every container of a build step.
+func (e *Engine) endSteps(ctx context.Context) error {
+	steps, err := e.containerd.Containers(ctx)
+	if err != nil {
+		return fmt.Errorf("list build steps: %w", err)
+	}
+	for _, step := range steps {
+		if task, err := step.Task(ctx, nil); err == nil {
+			if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("end build step: %w", err)
+			}
+		}
+		if err := step.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+			return fmt.Errorf("remove build step: %w", err)
+		}
+	}
+	return nil
+}
+
+// Recover removes what an earlier process left: buildkitd and its build steps,
+// sockets and the images of ended jobs. No endpoint may be open.
 func (e *Engine) Recover(ctx context.Context) error {
 	if err := os.RemoveAll(e.config.Dir); err != nil {
 		return fmt.Errorf("remove endpoints: %w", err)
@@ -130,6 +151,9 @@ func (e *Engine) Recover(ctx context.Context) error {
 	}
 	if err := os.MkdirAll(e.daemon.config.Dir, 0o700); err != nil {
 		return fmt.Errorf("make folder of builds: %w", err)
+	}
+	if err := e.daemon.clean(ctx); err != nil {
+		return err
 	}
 	left, err := filepath.Glob(filepath.Join(e.daemon.config.Dir, contextPrefix+"*"))
 	if err != nil {
