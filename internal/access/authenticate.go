@@ -23,10 +23,9 @@ var errWrongCredentials = &delivery.Error{Kind: delivery.Unauthenticated, Op: "a
 // Authenticate implements api.Authenticator.
 func (s *Service) Authenticate(r *http.Request) (delivery.Identity, error) {
 	ctx := r.Context()
-	address := RemoteAddress(r)
 	q := r.URL.Query()
 	if t := first(r.Header.Get("JOB-TOKEN"), q.Get("job_token")); t != "" {
-		return s.throttled(ctx, "", address, func() (delivery.Identity, error) { return s.byJobToken(ctx, t) })
+		return s.byJobToken(ctx, t)
 	}
 	token := first(r.Header.Get("PRIVATE-TOKEN"), q.Get("private_token"))
 	if token == "" {
@@ -37,10 +36,10 @@ func (s *Service) Authenticate(r *http.Request) (delivery.Identity, error) {
 		}
 	}
 	if token != "" {
-		return s.throttled(ctx, "", address, func() (delivery.Identity, error) { return s.byToken(ctx, "", token) })
+		return s.byToken(ctx, "", token)
 	}
 	if user, password, ok := r.BasicAuth(); ok {
-		return s.AuthenticateBasic(ctx, user, password, address)
+		return s.AuthenticateBasic(ctx, user, password, RemoteAddress(r))
 	}
 	if c, err := r.Cookie(SessionCookie); err == nil && c.Value != "" {
 		who, _, err := s.SessionIdentity(ctx, c.Value)
@@ -62,20 +61,32 @@ var crossOrigin = http.NewCrossOriginProtection()
 // AuthenticateBasic tells who sends a user name and a password: a password, or
 // a personal, project, deploy or job token in its place, as git, docker and
 // the LFS client do. Wrong credentials give an error of kind Unauthenticated.
+//
+// Only passwords are throttled: tokens cannot be guessed, and a program with an
+// old one must not lock out the others at its address.
 func (s *Service) AuthenticateBasic(ctx context.Context, username, password, address string) (delivery.Identity, error) {
-	return s.throttled(ctx, username, address, func() (delivery.Identity, error) {
-		if password == "" {
-			return delivery.Identity{}, errWrongCredentials
+	if password == "" {
+		return delivery.Identity{}, errWrongCredentials
+	}
+	if username == JobTokenUser {
+		return s.byJobToken(ctx, password)
+	}
+	who, err := s.byToken(ctx, username, password)
+	if delivery.KindOf(err) != delivery.Unauthenticated || isToken(password) {
+		return who, err
+	}
+	return s.throttled(ctx, username, address, func() (delivery.Identity, error) { return s.byPassword(ctx, username, password) })
+}
+
+// isToken reports whether a secret looks like a token, which is not worth
+// hashing as a password.
+func isToken(secret string) bool {
+	for _, prefix := range []string{"glpat-", "gldt-", "glcbt-", "slfs-", "glrt-"} {
+		if strings.HasPrefix(secret, prefix) {
+			return true
 		}
-		if username == JobTokenUser {
-			return s.byJobToken(ctx, password)
-		}
-		who, err := s.byToken(ctx, username, password)
-		if delivery.KindOf(err) != delivery.Unauthenticated {
-			return who, err
-		}
-		return s.byPassword(ctx, username, password)
-	})
+	}
+	return false
 }
 
 // throttled refuses callers with too many failures and counts failures.
