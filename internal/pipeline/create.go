@@ -60,6 +60,9 @@ func (e *Engine) Create(ctx context.Context, req Request) (Pipeline, error) {
 	if err != nil {
 		return Pipeline{}, err
 	}
+	if req.Payload != "" { // what a caller sent may be secret: it is sealed like any given variable
+		req.Variables = append(req.Variables, VariableValue{Key: "TRIGGER_PAYLOAD", Value: req.Payload, File: true, Raw: true})
+	}
 	p := Pipeline{ProjectID: req.ProjectID, Ref: o.ref, Tag: o.tag, SHA: o.sha, BeforeSHA: o.before, Source: req.Source, Status: "created",
 		UserID: req.UserID, Protected: o.protected, ScheduleID: req.ScheduleID, ParentJobID: req.parentJob, Child: req.child,
 		Variables: e.sealValues(req.Variables), Facts: e.facts(o), Key: req.Key}
@@ -71,9 +74,6 @@ func (e *Engine) Create(ctx context.Context, req Request) (Pipeline, error) {
 	}
 	if req.Schedule != "" {
 		p.Facts["CI_PIPELINE_SCHEDULE_DESCRIPTION"] = req.Schedule
-	}
-	if req.Payload != "" {
-		p.Facts["TRIGGER_PAYLOAD"] = req.Payload
 	}
 	plan, facts, diags, err := e.plan(ctx, o, &req, &p)
 	if err != nil {

@@ -76,6 +76,40 @@ func (u *unit) playStop(env *Environment, userID int64) (bool, error) {
 	return false, nil
 }
 
+// stopOfBranch stops the environments that a deleted branch was deployed to
+// last and that have a job to stop them, as GitLab does.
+func (e *Engine) stopOfBranch(ctx context.Context, projectID, userID int64, branch string) error {
+	var stop []int64
+	err := e.store.View(ctx, func(tx Tx) error {
+		list, _, err := tx.Environments(projectID, "", "available", Page{Limit: 10000})
+		if err != nil {
+			return err
+		}
+		for _, env := range list {
+			d, err := tx.LastDeployment(env.ID, "success")
+			if delivery.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if d.Ref == branch && !d.Tag && d.OnStop != "" {
+				stop = append(stop, env.ID)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range stop {
+		if _, err := e.StopEnvironment(ctx, userID, id, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Redeploy runs the job of an earlier deployment again, which rolls the
 // environment back to its commit.
 func (e *Engine) Redeploy(ctx context.Context, userID, deploymentID int64) (Job, error) {

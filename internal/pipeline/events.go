@@ -19,6 +19,9 @@ func (e *Engine) handlePushed(ctx context.Context, ev delivery.Event) error {
 	}
 	branch := strings.HasPrefix(push.Ref, "refs/heads/")
 	tag := strings.HasPrefix(push.Ref, "refs/tags/")
+	if push.After == delivery.ZeroSHA && branch {
+		return e.stopOfBranch(ctx, ev.ProjectID, push.UserID, strings.TrimPrefix(push.Ref, "refs/heads/"))
+	}
 	if push.After == delivery.ZeroSHA || push.ByJob != 0 || !branch && !tag {
 		return nil
 	}

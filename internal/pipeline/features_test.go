@@ -339,6 +339,20 @@ stop:
 	}
 }
 
+func TestDeletedBranchStopsItsEnvironment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.push("topic", map[string]string{".gitlab-ci.yml": `
+review: {script: x, environment: {name: review, on_stop: stop}}
+stop: {script: x, when: manual, environment: {name: review, action: stop}}
+`})
+	w.run("review", "success")
+	if err := w.emit(delivery.EventPushed, delivery.Pushed{Ref: "refs/heads/topic", Before: "1", After: delivery.ZeroSHA, UserID: 1}); err != nil {
+		t.Fatal(err)
+	}
+	w.run("stop", "success")
+}
+
 func TestChildAndDownstreamPipelines(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

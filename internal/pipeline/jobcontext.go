@@ -190,7 +190,7 @@ func (e *Engine) predefined(c *jobContext, user delivery.User) []delivery.JobVar
 	var out []delivery.JobVariable
 	add := func(key, value string) { out = append(out, delivery.JobVariable{Key: key, Value: value, Raw: true}) }
 	for _, v := range factVariables(c.pipeline.Facts) {
-		out = append(out, delivery.JobVariable{Key: v.Key, Value: v.Value, Raw: true, File: v.Key == "TRIGGER_PAYLOAD"})
+		out = append(out, delivery.JobVariable{Key: v.Key, Value: v.Value, Raw: true})
 	}
 	if user.ID != 0 {
 		add("GITLAB_USER_ID", id(user.ID))

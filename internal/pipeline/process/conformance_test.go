@@ -80,16 +80,37 @@ func TestConformancePipelineProcessing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, retries := planned(t, text)
+			p, retries, groups := planned(t, text)
 			p.Process()
+			assign(p, groups)
 			compare(t, "init", p, c.Init.Expect)
 			for n, step := range c.Transitions {
 				if err := happen(p, retries, step.Event, step.Jobs); err != nil {
 					t.Fatalf("transition %d: %v", n, err)
 				}
+				assign(p, groups)
 				compare(t, fmt.Sprintf("transition %d (%s %v)", n, step.Event, step.Jobs), p, step.Expect)
 			}
 		})
+	}
+}
+
+// assign gives every free resource group to the first job that waits for it.
+func assign(p *process.Pipeline, groups map[string]string) {
+	held := map[string]bool{}
+	for _, j := range p.Jobs {
+		switch j.Status {
+		case process.Preparing, process.Pending, process.Running, process.Canceling:
+			held[groups[j.Name]] = true
+		}
+	}
+	for i, j := range p.Jobs {
+		if g := groups[j.Name]; j.Status == process.WaitingForResource && !held[g] {
+			held[g] = true
+			if err := p.Apply(i, process.EventAcquire); err != nil {
+				panic(err)
+			}
+		}
 	}
 }
 

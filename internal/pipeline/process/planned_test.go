@@ -9,8 +9,8 @@ import (
 )
 
 // planned builds the state machine of a configuration for a push to a branch.
-// It returns the retries that each job allows too.
-func planned(t *testing.T, text []byte) (*process.Pipeline, []int) {
+// It returns the retries that each job allows and its resource group too.
+func planned(t *testing.T, text []byte) (*process.Pipeline, []int, map[string]string) {
 	t.Helper()
 	facts := gitlabci.Context{Source: "push", Ref: "master", Predefined: map[string]string{"CI_COMMIT_BRANCH": "master", "CI_PIPELINE_SOURCE": "push"}}
 	cfg, diags := gitlabci.Compile(context.Background(), ".gitlab-ci.yml", text, &gitlabci.Folder{}, facts)
@@ -25,6 +25,7 @@ func planned(t *testing.T, text []byte) (*process.Pipeline, []int) {
 	for i, j := range plan.Jobs {
 		at[j.Name] = i
 	}
+	groups := map[string]string{}
 	var jobs []process.Job
 	var retries []int
 	for _, j := range plan.Jobs {
@@ -33,7 +34,8 @@ func planned(t *testing.T, text []byte) (*process.Pipeline, []int) {
 			t.Fatal(err)
 		}
 		job := process.Job{Name: j.Name, Stage: j.StageIndex, When: when, AllowFailure: j.AllowFailure, DAG: j.Needs != nil,
-			Resource: false, Bridge: j.Trigger != nil}
+			Resource: j.ResourceGroup != "", Bridge: j.Trigger != nil}
+		groups[j.Name] = j.ResourceGroup
 		for _, n := range j.Needs {
 			job.Needs = append(job.Needs, at[n.Job])
 		}
@@ -49,5 +51,5 @@ func planned(t *testing.T, text []byte) (*process.Pipeline, []int) {
 		t.Fatal(err)
 	}
 	p.CancelOnFailure = plan.AutoCancel.OnJobFailure == "all"
-	return p, retries
+	return p, retries, groups
 }
