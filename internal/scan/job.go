@@ -149,6 +149,7 @@ func (s *Service) runForJob(ctx context.Context, call JobCall) (int, error) {
 	}
 	if !s.running.TryLock() {
 		fmt.Fprintln(call.Stderr, "Waiting for another scan to end.")
+		s.hurry()
 		s.running.Lock()
 	}
 	defer s.running.Unlock()

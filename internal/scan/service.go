@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -57,8 +58,10 @@ type Service struct {
 	version string
 	wake    chan struct{}
 	running sync.Mutex // held while Trivy runs or its database is replaced
-	waiting sync.Mutex
-	ended   map[int64]chan struct{} // closed when the scan of that id ends
+	// yielding is the process of a scan of low priority; 0 while there is none.
+	yielding atomic.Int64
+	waiting  sync.Mutex
+	ended    map[int64]chan struct{} // closed when the scan of that id ends
 }
 
 // DefaultSource is where the public vulnerability database is.

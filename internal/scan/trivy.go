@@ -132,9 +132,9 @@ func (s *Service) execute(ctx context.Context, p process) (int, error) {
 	}
 	if p.background {
 		// Nobody waits for it; who builds and deploys meanwhile comes first.
-		if err := syscall.Setpriority(syscall.PRIO_PROCESS, cmd.Process.Pid, 10); err != nil {
-			s.cfg.Log.Debug("scan: priority", "err", err)
-		}
+		s.yielding.Store(int64(cmd.Process.Pid))
+		defer s.yielding.Store(0)
+		setPriority(cmd.Process.Pid, 10)
 	}
 	if s.cfg.Confine != nil {
 		if err := s.cfg.Confine(cmd.Process.Pid); err != nil {
@@ -164,6 +164,29 @@ func (s *Service) execute(ctx context.Context, p process) (int, error) {
 		return exit.ExitCode(), nil
 	}
 	return -1, &delivery.Error{Kind: delivery.Stalled, Message: "Trivy ended in an unusual way.", Err: err}
+}
+
+// hurry gives the running background scan its normal priority back, because
+// somebody waits for its end.
+func (s *Service) hurry() {
+	if pid := s.yielding.Load(); pid != 0 {
+		setPriority(int(pid), 0)
+	}
+}
+
+// setPriority sets the nice value of every thread of a process, as Linux keeps
+// one for each. A thread that has ended meanwhile needs none; a caller without
+// the right to raise the priority leaves it as it is.
+func setPriority(pid, nice int) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return
+	}
+	for _, task := range tasks {
+		if tid, err := strconv.Atoi(task.Name()); err == nil {
+			_ = syscall.Setpriority(syscall.PRIO_PROCESS, tid, nice)
+		}
+	}
 }
 
 // watchEvery is how often the memory of a running scan is looked at.
