@@ -1,6 +1,7 @@
 package forge_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -128,5 +129,48 @@ func TestCommitFiles(t *testing.T) {
 	}
 	if n := len(w.events(p)); n != 3 {
 		t.Errorf("%d events", n)
+	}
+}
+
+func TestPublicAndInternalProjects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.person("ann")
+	w.person("bob")
+	open := w.project("ann", "", "open", func(n *forge.NewProject) { n.Readme, n.Visibility = true, delivery.Public })
+	inner := w.project("ann", "", "inner", func(n *forge.NewProject) { n.Readme, n.Visibility = true, delivery.Internal })
+	anonymous := func(p delivery.Project) string { return w.server.URL + "/" + p.FullPath + ".git" }
+	dir := t.TempDir()
+	w.git(dir, "clone", "-q", anonymous(open), "open")
+	w.git(dir, "clone", "-q", strings.TrimSuffix(anonymous(open), ".git"), "without-suffix")
+	if out, err := w.tryGit(dir+"/open", "push", "origin", "HEAD:refs/heads/x"); err == nil {
+		t.Errorf("anonymous pushed: %s", out)
+	}
+	if out, err := w.tryGit(dir, "clone", anonymous(inner), "inner"); err == nil {
+		t.Errorf("anonymous cloned an internal project: %s", out)
+	}
+	w.git(dir, "clone", "-q", w.url(inner, "bob"), "inner")
+	if out, err := w.tryGit(dir+"/inner", "push", "origin", "HEAD:refs/heads/x"); err == nil || !strings.Contains(out, "not allowed to push") {
+		t.Errorf("a stranger pushed: %v %s", err, out)
+	}
+	for path, status := range map[string]int{
+		"/projects/ann%2Fopen": 200, "/projects/ann%2Fopen/repository/tree": 200, "/projects/ann%2Fopen/repository/archive.zip": 200, "/projects/ann%2Finner": 404, "/projects/ann%2Fopen/hooks": 401, "/projects": 200, "/users": 401,
+	} {
+		res, err := http.Get(w.server.URL + "/api/v4" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != status {
+			t.Errorf("%s: %d, want %d", path, res.StatusCode, status)
+		}
+	}
+	// An archived project takes no pushes.
+	yes := true
+	if _, err := w.forge.UpdateProject(t.Context(), w.people["ann"], open, forge.ProjectChange{Archived: &yes}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := w.tryGit(dir+"/open", "push", w.url(open, "ann"), "HEAD:refs/heads/x"); err == nil || !strings.Contains(out, "archived") {
+		t.Errorf("pushed to an archived project: %s", out)
 	}
 }
