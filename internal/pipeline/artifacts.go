@@ -239,7 +239,7 @@ func (e *Engine) DownloadArtifact(ctx context.Context, jobID int64, token string
 }
 
 // OpenArtifact opens a job's artifact of a type; it is an error of kind
-// NotFound when there is none or it has expired.
+// NotFound when there is none, or it has expired and was deleted.
 func (e *Engine) OpenArtifact(ctx context.Context, jobID int64, kind string) (delivery.ArtifactFile, error) {
 	a, err := e.artifact(ctx, jobID, kind)
 	if err != nil {
@@ -266,7 +266,7 @@ func (e *Engine) artifact(ctx context.Context, jobID int64, kind string) (Artifa
 	if err != nil {
 		return found, err
 	}
-	if found.ID == 0 || !found.ExpireAt.IsZero() && !found.ExpireAt.After(e.clock.Now()) {
+	if found.ID == 0 {
 		return found, &delivery.Error{Kind: delivery.NotFound, Message: "Artifacts Not Found"}
 	}
 	return found, nil
@@ -439,7 +439,8 @@ func (e *Engine) removeUnused(ctx context.Context, files []string) {
 	}
 }
 
-// expireArtifacts deletes artifacts whose time is over.
+// expireArtifacts deletes artifacts whose time is over. Those of the newest
+// successful pipeline of a ref stay, as in GitLab.
 func (e *Engine) expireArtifacts(ctx context.Context) error {
 	for {
 		var files []string

@@ -212,9 +212,21 @@ alone: {stage: test, script: x, needs: []}
 		t.Errorf("report %+v %v", report, err)
 	}
 	w.clock.Advance(31 * 24 * time.Hour)
-	if _, err := w.engine.OpenArtifact(w.ctx, spec.ID, "archive"); !delivery.IsNotFound(err) {
-		t.Errorf("expired artifact: %v", err)
+	if f, err := w.engine.OpenArtifact(w.ctx, spec.ID, "archive"); err != nil {
+		t.Errorf("the artifacts of the newest successful pipeline are gone: %v", err)
+	} else {
+		f.Body.Close()
 	}
+	newer := w.create("build: {script: x}")
+	w.run("build", "success")
+	if s := w.pipeline(newer.ID).Status; s != "success" {
+		t.Errorf("the newer pipeline is %s", s)
+	}
+	w.clock.Advance(2 * time.Minute)
+	w.eventually("the artifacts of the older pipeline expire", func() bool {
+		_, err := w.engine.OpenArtifact(w.ctx, spec.ID, "archive")
+		return delivery.IsNotFound(err)
+	})
 }
 
 func TestVariablesFollowThePrecedence(t *testing.T) {

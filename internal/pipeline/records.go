@@ -139,6 +139,8 @@ type ArtifactRecords interface {
 	ProjectArtifacts(projectID int64, page Page) ([]Artifact, int, error)
 	DeleteArtifact(id int64) error
 	UpdateArtifact(a *Artifact) error
+	// ExpiredArtifacts lists those whose time is over, except those of the
+	// newest successful pipeline of each ref, which are kept as GitLab does.
 	ExpiredArtifacts(now time.Time, limit int) ([]Artifact, error)
 	// ArtifactUses counts the rows that share a stored file.
 	ArtifactUses(sha256 string) (int, error)

@@ -61,7 +61,10 @@ func (t *tx) UpdateArtifact(a *pipeline.Artifact) error {
 
 // ExpiredArtifacts implements pipeline.ArtifactRecords.
 func (t *tx) ExpiredArtifacts(now time.Time, limit int) ([]pipeline.Artifact, error) {
-	return rows(t, scanArtifact, `SELECT `+artifactColumns+` FROM artifacts a WHERE a.expire_at <> 0 AND a.expire_at <= ? ORDER BY a.expire_at LIMIT ?`, now, limit)
+	return rows(t, scanArtifact, `SELECT `+artifactColumns+` FROM artifacts a WHERE a.expire_at <> 0 AND a.expire_at <= ?
+		AND NOT EXISTS (SELECT 1 FROM pipelines p WHERE p.id = a.pipeline_id AND p.status = 'success' AND p.id =
+			(SELECT MAX(q.id) FROM pipelines q WHERE q.project_id = p.project_id AND q.ref = p.ref AND q.status = 'success' AND q.child = 0))
+		ORDER BY a.expire_at LIMIT ?`, now, limit)
 }
 
 // ArtifactUses implements pipeline.ArtifactRecords.
