@@ -20,7 +20,8 @@ ENGINES := \
 	github.com/containerd/containerd/v2/cmd/ctr \
 	github.com/moby/buildkit/cmd/buildkitd \
 	github.com/aquasecurity/trivy/cmd/trivy \
-	github.com/argoproj/argo-rollouts/cmd/kubectl-argo-rollouts
+	github.com/argoproj/argo-rollouts/cmd/kubectl-argo-rollouts \
+	sigs.k8s.io/kustomize/kustomize/v5
 ARGOCD := github.com/argoproj/argo-cd/v3/cmd
 
 K8S  := $(call module,k8s.io/kubernetes)
