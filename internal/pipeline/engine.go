@@ -57,7 +57,8 @@ type Engine struct {
 	seal    *sealer
 	queue   *queue
 	wheel   *wheel
-	keys    *tokenKeys
+	keysMu  sync.Mutex
+	keys    *tokenKeys      // nil until needed
 	live    map[int64]*live // used by the store's one writer only
 	work    chan struct{}   // wakes the goroutine that starts downstream pipelines
 	watch   watchers        // of logs, by job
@@ -79,7 +80,7 @@ type serverFacts struct {
 }
 
 // New returns an engine. It starts nothing.
-func New(ctx context.Context, cfg Config) (*Engine, error) {
+func New(_ context.Context, cfg Config) (*Engine, error) {
 	if cfg.Clock == nil {
 		cfg.Clock = SystemClock{}
 	}
@@ -118,9 +119,6 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		if e.server.port == "" {
 			e.server.port = "80"
 		}
-	}
-	if e.keys, err = e.loadTokenKeys(ctx); err != nil {
-		return nil, err
 	}
 	return e, nil
 }

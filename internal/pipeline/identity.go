@@ -28,7 +28,22 @@ type tokenKeys struct {
 	kid string
 }
 
-// loadTokenKeys reads the signing key, and makes one at the first start.
+// signingKeys returns the keys, which are read, or made, when they are needed
+// for the first time: making one takes a while.
+func (e *Engine) signingKeys(ctx context.Context) (*tokenKeys, error) {
+	e.keysMu.Lock()
+	defer e.keysMu.Unlock()
+	if e.keys == nil {
+		keys, err := e.loadTokenKeys(ctx)
+		if err != nil {
+			return nil, err
+		}
+		e.keys = keys
+	}
+	return e.keys, nil
+}
+
+// loadTokenKeys reads the signing key, and makes one when there is none.
 func (e *Engine) loadTokenKeys(ctx context.Context) (*tokenKeys, error) {
 	var sealed string
 	if err := e.store.View(ctx, func(tx Tx) error {
@@ -66,10 +81,15 @@ func (e *Engine) loadTokenKeys(ctx context.Context) (*tokenKeys, error) {
 }
 
 // ServeJWKS answers /oauth/discovery/keys: the public key of ID tokens.
-func (e *Engine) ServeJWKS(w http.ResponseWriter, _ *http.Request) {
-	n := base64.RawURLEncoding.EncodeToString(e.keys.key.N.Bytes())
-	exp := base64.RawURLEncoding.EncodeToString(big.NewInt(int64(e.keys.key.E)).Bytes())
-	e.serveJSON(w, map[string]any{"keys": []map[string]string{{"kty": "RSA", "kid": e.keys.kid, "use": "sig", "alg": "RS256", "n": n, "e": exp}}})
+func (e *Engine) ServeJWKS(w http.ResponseWriter, r *http.Request) {
+	keys, err := e.signingKeys(r.Context())
+	if err != nil {
+		e.runnerError(w, r, err)
+		return
+	}
+	n := base64.RawURLEncoding.EncodeToString(keys.key.N.Bytes())
+	exp := base64.RawURLEncoding.EncodeToString(big.NewInt(int64(keys.key.E)).Bytes())
+	e.serveJSON(w, map[string]any{"keys": []map[string]string{{"kty": "RSA", "kid": keys.kid, "use": "sig", "alg": "RS256", "n": n, "e": exp}}})
 }
 
 // ServeDiscovery answers /.well-known/openid-configuration.
@@ -89,7 +109,7 @@ func (e *Engine) serveJSON(w http.ResponseWriter, v any) {
 // addTokensAndSecrets adds what id_tokens and secrets ask for.
 func (e *Engine) addTokensAndSecrets(ctx context.Context, c *jobContext) error {
 	for _, t := range c.options.IDTokens {
-		token, err := e.idToken(c, t.Aud)
+		token, err := e.idToken(ctx, c, t.Aud)
 		if err != nil {
 			return err
 		}
@@ -115,7 +135,11 @@ func (e *Engine) addTokensAndSecrets(ctx context.Context, c *jobContext) error {
 }
 
 // idToken signs a token with GitLab's claims (doc/ci/secrets/id_token_authentication).
-func (e *Engine) idToken(c *jobContext, audiences []string) (string, error) {
+func (e *Engine) idToken(ctx context.Context, c *jobContext, audiences []string) (string, error) {
+	keys, err := e.signingKeys(ctx)
+	if err != nil {
+		return "", err
+	}
 	now := e.clock.Now()
 	scope := gitlabci.Merge(plainVariables(c.predefined), c.options.Variables).Lookup()
 	aud := make([]string, len(audiences))
@@ -152,8 +176,8 @@ func (e *Engine) idToken(c *jobContext, audiences []string) (string, error) {
 		claims["environment_action"] = c.job.EnvironmentAction
 	}
 	token := jwt.NewWithClaims(jwt.SigningMethodRS256, claims)
-	token.Header["kid"] = e.keys.kid
-	signed, err := token.SignedString(e.keys.key)
+	token.Header["kid"] = keys.kid
+	signed, err := token.SignedString(keys.key)
 	if err != nil {
 		return "", fmt.Errorf("pipeline: sign ID token: %w", err)
 	}
