@@ -8,11 +8,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -283,6 +286,49 @@ func feed(cmd *exec.Cmd, in io.Reader) error {
 	return nil
 }
 
+// wideBuffer is how much of a pack is moved at once: large, as each move costs
+// two changes of process.
+const wideBuffer = 256 << 10
+
+var wideBuffers = sync.Pool{New: func() any { return new([wideBuffer]byte) }}
+
+// widePipe returns a command's output by a pipe that holds much.
+func widePipe(cmd *exec.Cmd) (io.ReadCloser, error) {
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("forge: start git: %w", err)
+	}
+	if f, ok := out.(*os.File); ok {
+		if raw, err := f.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				// Where the user's share of pipe memory is used up, the usual size does.
+				_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, wideBuffer)
+			})
+		}
+	}
+	return out, nil
+}
+
+// copyWide copies until the end of r.
+func copyWide(w io.Writer, r io.Reader) error {
+	buf := wideBuffers.Get().(*[wideBuffer]byte)
+	defer wideBuffers.Put(buf)
+	for {
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // uploadPack runs git upload-pack for a clone or fetch.
 func (s *Service) uploadPack(ctx context.Context, p delivery.Project, t transport) error {
 	args := []string{"upload-pack", "--strict"}
@@ -296,17 +342,30 @@ func (s *Service) uploadPack(ctx context.Context, p delivery.Project, t transpor
 	cmd := s.git.command(ctx, "", []string{"GIT_PROTOCOL=" + t.protocol}, append(args, dir)...)
 	cmd.Dir = dir
 	stderr := &limited{max: maxStderr}
-	cmd.Stdout, cmd.Stderr = t.out, stderr
+	cmd.Stderr = stderr
 	if t.errOut != nil {
 		cmd.Stderr = io.MultiWriter(stderr, t.errOut)
 	}
 	if err := feed(cmd, t.in); err != nil {
 		return err
 	}
+	out, err := widePipe(cmd)
+	if err != nil {
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("forge: fetch: %w", err)
 	}
-	if err := cmd.Wait(); err != nil {
+	copyErr := copyWide(t.out, out)
+	if copyErr != nil {
+		// The client is gone: what git still has to say interests nobody.
+		out.Close()
+	}
+	err = cmd.Wait()
+	if copyErr != nil {
+		return clientGone(copyErr)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
