@@ -102,6 +102,8 @@ const sweepEvery = time.Minute
 // expired artifacts.
 func (e *Engine) sweep(ctx context.Context) {
 	defer e.wheel.set("sweep", e.clock.Now().Add(sweepEvery), e.sweep)
+	e.changes.trim()
+	e.watch.trim()
 	now := e.clock.Now()
 	var silent []int64
 	e.mu.Lock()

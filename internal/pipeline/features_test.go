@@ -473,3 +473,42 @@ func TestAJobThatIsNotAcceptedIsOfferedAgain(t *testing.T) {
 	}
 	w.end(second, "success")
 }
+
+func TestARestartKeepsJobsTracesAndSecrets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	v := pipeline.Variable{Owner: pipeline.OwnerProject, OwnerID: 7, Key: "SECRET", Value: "hunter2-hunter2", Masked: true}
+	if err := w.engine.CheckVariable(&v); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.engine.Update(w.ctx, func(tx pipeline.Tx) error { return tx.InsertVariable(&v) }); err != nil {
+		t.Fatal(err)
+	}
+	p := w.create("build: {script: x}\nlater: {script: x, when: delayed, start_in: 1 hour}\nqueued: {script: x, tags: [none]}")
+	spec := w.take()
+	first := []byte("a secret: hunter2-")
+	if code, _, err := w.runner.Trace(w.ctx, spec, 0, first); code != 202 || err != nil {
+		t.Fatal(code, err)
+	}
+	w.restart()
+	rest := []byte("hunter2 and more\n")
+	if code, at, err := w.runner.Trace(w.ctx, spec, 0, first); code != 202 || at != "0-18" || err != nil {
+		t.Fatal(code, at, err)
+	}
+	if code, _, err := w.runner.Trace(w.ctx, spec, int64(len(first)), rest); code != 202 || err != nil {
+		t.Fatal(code, err)
+	}
+	if code, _, err := w.runner.Update(w.ctx, spec, "success", "", 0, append(append([]byte{}, first...), rest...)); code != 200 || err != nil {
+		t.Fatal(code, err)
+	}
+	var got strings.Builder
+	if err := w.engine.FollowLog(w.ctx, spec.ID, 0, func(_ int64, piece []byte) error { got.Write(piece); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got.String() != "a secret: [MASKED]******* and more\n" {
+		t.Errorf("log %q", got.String())
+	}
+	w.wantJobs(p.ID, map[string]string{"build": "success", "later": "scheduled", "queued": "pending"})
+	w.clock.Advance(61 * time.Minute)
+	w.run("later", "success")
+}

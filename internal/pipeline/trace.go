@@ -293,6 +293,20 @@ func (w *watchers) next(jobID int64) <-chan struct{} {
 	return c
 }
 
+// trim wakes everybody when many channels were asked for and never closed, so
+// that they do not pile up; a wake-up without a change does no harm.
+func (w *watchers) trim() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.of) < 10000 {
+		return
+	}
+	for id, c := range w.of {
+		close(c)
+		delete(w.of, id)
+	}
+}
+
 func (w *watchers) notify(jobID int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,6 +1,8 @@
 package rest_test
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -325,5 +327,75 @@ func TestVariablesSchedulesTriggersAndEnvironments(t *testing.T) {
 	}
 	if _, err := root.Runners.DeleteRegisteredRunnerByID(pr.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestArtifactsByRefKeepAndErase(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	root := s.client("root")
+	s.forge.Commit(7, "main", "first", map[string]string{".gitlab-ci.yml": config + "  artifacts: {paths: [x], access: maintainer}\n"})
+	_, token, err := s.engine.CreateRunner(s.ctx, pipeline.NewRunner{Kind: pipeline.GroupRunner, OwnerID: 100, RunUntagged: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.runner.Token = token
+	if _, _, err := root.Pipelines.CreatePipeline(7, &gitlab.CreatePipelineOptions{Ref: gitlab.Ptr("main")}); err != nil {
+		t.Fatal(err)
+	}
+	var body bytes.Buffer
+	z := zip.NewWriter(&body)
+	f, err := z.Create("out/result.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Write([]byte("42"))
+	z.Close()
+	spec := s.take()
+	if code, err := s.runner.Upload(s.ctx, spec, "archive", "zip", "artifacts.zip", body.Bytes()); code != 201 || err != nil {
+		t.Fatal(code, err)
+	}
+	if code, _, err := s.runner.Update(s.ctx, spec, "success", "", 0, nil); code != 200 || err != nil {
+		t.Fatal(code, err)
+	}
+	archive, _, err := root.Jobs.DownloadArtifactsFile(7, "main", &gitlab.DownloadArtifactsFileOptions{Job: gitlab.Ptr("build")})
+	if err != nil || archive.Len() != body.Len() {
+		t.Errorf("by ref: %v", err)
+	}
+	one, _, err := root.Jobs.DownloadSingleArtifactsFileByTagOrBranch(7, "main", "out/result.txt", &gitlab.DownloadArtifactsFileOptions{Job: gitlab.Ptr("build")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := io.ReadAll(one); string(text) != "42" {
+		t.Errorf("raw by ref: %q", text)
+	}
+	if _, resp, err := root.Jobs.DownloadSingleArtifactsFile(7, spec.ID, "out/none.txt"); err == nil || resp.StatusCode != 404 {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	jobs, _, err := root.Jobs.ListProjectJobs(7, &gitlab.ListJobsOptions{Scope: &[]gitlab.BuildStateValue{gitlab.Manual}})
+	if err != nil || len(jobs) != 1 {
+		t.Fatalf("manual jobs: %v %v", jobs, err)
+	}
+	if _, _, err := root.Jobs.PlayJob(7, jobs[0].ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	spec = s.take()
+	if code, err := s.runner.Upload(s.ctx, spec, "archive", "zip", "artifacts.zip", body.Bytes()); code != 201 || err != nil {
+		t.Fatal(code, err)
+	}
+	if code, _, err := s.runner.Update(s.ctx, spec, "success", "", 0, nil); code != 200 || err != nil {
+		t.Fatal(code, err)
+	}
+	if _, resp, err := s.client("dev").Jobs.GetJobArtifacts(7, spec.ID); err == nil || resp.StatusCode != 403 {
+		t.Errorf("a developer downloads what is for maintainers: %v", err)
+	}
+	if j, _, err := root.Jobs.KeepArtifacts(7, spec.ID); err != nil || j.ArtifactsExpireAt != nil {
+		t.Errorf("keep: %+v %v", j, err)
+	}
+	if j, _, err := root.Jobs.EraseJob(7, spec.ID); err != nil || j.ErasedAt == nil || len(j.Artifacts) != 0 {
+		t.Errorf("erase: %+v %v", j, err)
+	}
+	if _, resp, _ := root.Jobs.GetJobArtifacts(7, spec.ID); resp.StatusCode != 404 {
+		t.Errorf("erased artifacts: %s", resp.Status)
 	}
 }
