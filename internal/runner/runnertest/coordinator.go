@@ -74,15 +74,20 @@ func (c *Coordinator) notify() {
 	c.changed = make(chan struct{})
 }
 
-// Wait waits until the job is as the condition wants it and returns a copy.
+// Wait waits until the job is known and as the condition wants it and returns a
+// copy.
 func (c *Coordinator) Wait(ctx context.Context, id int64, condition func(Job) bool) (Job, error) {
 	for {
 		c.mu.Lock()
-		job := *c.jobs[id]
-		job.Trace = bytes.Clone(job.Trace)
+		var job Job
+		known := c.jobs[id] != nil
+		if known {
+			job = *c.jobs[id]
+			job.Trace = bytes.Clone(job.Trace)
+		}
 		changed := c.changed
 		c.mu.Unlock()
-		if condition(job) {
+		if known && condition(job) {
 			return job, nil
 		}
 		select {
