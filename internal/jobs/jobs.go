@@ -157,8 +157,11 @@ func New(c Config) (*Service, error) {
 	r, err := runner.New(runner.Config{
 		Dir: dir, BuildsDir: containerd.BuildsDir, Session: c.Session, Name: c.Name, Version: c.Version, Hostname: c.Hostname, Repositories: c.Repositories,
 		Concurrent: c.Concurrent, MemoryBudget: c.MemoryBudget, Limits: c.Limits, MaxLimits: c.MaxLimits, Privileged: c.Privileged, CacheBudget: c.CacheBudget,
-		Tools:  []runner.ToolMount{{Source: docker, Target: "/usr/local/bin/docker"}, {Source: docker, Target: "/usr/local/bin/trivy"}},
-		Logger: c.Logger,
+		// The coordinator is in this process: a cancellation of a silent job is
+		// heard at the next sign of life.
+		KeepAlive: 3 * time.Second,
+		Tools:     []runner.ToolMount{{Source: docker, Target: "/usr/local/bin/docker"}, {Source: docker, Target: "/usr/local/bin/trivy"}},
+		Logger:    c.Logger,
 	}, c.Coordinator, &recovering{Executor: executor, engine: engine})
 	if err != nil {
 		return nil, errors.Join(err, engine.Close(), executor.Close(context.Background()))
