@@ -1,3 +1,5 @@
+//go:build e2e
+
 // Package pipeline_test drives the pipeline engine with the official GitLab
 // Runner: registration, jobs, logs, artifacts between jobs and cancellation.
 //

@@ -191,3 +191,51 @@ func (e *Engine) lostJob(ctx context.Context, jobID int64) error {
 	})
 	return err
 }
+
+// DeleteRunner removes a runner; its waiting requests end.
+func (e *Engine) DeleteRunner(ctx context.Context, id int64) error {
+	var r Runner
+	err := e.store.Update(ctx, func(tx Tx) error {
+		var err error
+		if r, err = tx.Runner(id); err != nil {
+			return err
+		}
+		return tx.DeleteRunner(id)
+	})
+	if err == nil {
+		e.runnerChanged(&r)
+	}
+	return err
+}
+
+// ResetRunnerToken gives a runner a new authentication token.
+func (e *Engine) ResetRunnerToken(ctx context.Context, id int64) (string, error) {
+	token := newToken("glrt-")
+	_, err := e.ChangeRunner(ctx, id, func(r *Runner) error {
+		r.TokenHash, r.TokenHint = hashToken(token), tokenHint(token)
+		return nil
+	})
+	return token, err
+}
+
+// ChangeRunner lets fn change a runner's settings.
+func (e *Engine) ChangeRunner(ctx context.Context, id int64, fn func(*Runner) error) (Runner, error) {
+	var r Runner
+	err := e.store.Update(ctx, func(tx Tx) error {
+		var err error
+		if r, err = tx.Runner(id); err != nil {
+			return err
+		}
+		if err := fn(&r); err != nil {
+			return err
+		}
+		if err := tx.SetRunnerProjects(id, r.Projects); err != nil {
+			return err
+		}
+		return tx.UpdateRunner(&r)
+	})
+	if err == nil {
+		e.runnerChanged(&r)
+	}
+	return r, err
+}
