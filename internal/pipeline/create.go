@@ -257,6 +257,7 @@ func (e *Engine) invalid(ctx context.Context, req *Request, p *Pipeline, diags g
 		p.Status, p.FailureReason, p.YAMLErrors = "failed", ReasonConfig, strings.Join(messages, "\n")
 		p.FinishedAt = e.clock.Now()
 		err := e.store.Update(ctx, func(tx Tx) error {
+			tx.After(func(error) { e.changes.notify(-p.ProjectID) })
 			if err := tx.InsertPipeline(p); err != nil {
 				return err
 			}

@@ -50,7 +50,7 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	return openSite(t, ctx, cancel)
 }
 
