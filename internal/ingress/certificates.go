@@ -278,7 +278,7 @@ func (i *Ingress) isPlatform(t *table, host string) bool {
 // CA returns the internal authority's root certificate in PEM, or nil before
 // the Ingress serves.
 func (i *Ingress) CA() []byte {
-	if p := i.certs.root.Load(); p != nil {
+	if p := i.certs.Load().root.Load(); p != nil {
 		return *p
 	}
 	return nil
@@ -309,7 +309,7 @@ func (m *certificateModule) CaddyModule() caddy.ModuleInfo {
 
 // GetCertificate implements certmagic.Manager.
 func (m *certificateModule) GetCertificate(ctx context.Context, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return m.certs.forHandshake(ctx, hello)
+	return m.certs.Load().forHandshake(ctx, hello)
 }
 
 // permissionModule refuses: what certificateModule does not give, nobody gives.

@@ -31,16 +31,17 @@ func (h *handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision implements caddy.Provisioner. It is called for each server.
 func (h *handler) Provision(ctx caddy.Context) error {
-	h.proxies.mu <- struct{}{}
-	defer func() { <-h.proxies.mu }()
-	if h.proxies.ctx.Context != nil {
+	p, certs := h.proxies.Load(), h.certs.Load()
+	p.mu <- struct{}{}
+	defer func() { <-p.mu }()
+	if p.ctx.Context != nil {
 		return nil
 	}
-	h.proxies.ctx = ctx
-	if err := h.certs.provision(ctx); err != nil {
+	p.ctx = ctx
+	if err := certs.provision(ctx); err != nil {
 		return fmt.Errorf("certificates: %w", err)
 	}
-	h.certs.sync(h.table.Load())
+	certs.sync(h.table.Load())
 	return nil
 }
 
@@ -48,7 +49,7 @@ func (h *handler) Provision(ctx caddy.Context) error {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	w.Header().Del("Server")
 	t := h.table.Load()
-	if r.TLS == nil && h.certs.issuer.HandleHTTPChallenge(w, r) {
+	if r.TLS == nil && h.certs.Load().issuer.HandleHTTPChallenge(w, r) {
 		return nil
 	}
 	host := hostname(r.Host)
@@ -126,7 +127,7 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 		return
 	}
 	prepare(route, r)
-	proxy, err := h.proxies.get(r.Context(), set)
+	proxy, err := h.proxies.Load().get(r.Context(), set)
 	if err != nil {
 		h.log.Error("no reverse proxy", "ingress", route.ingress, "err", err)
 		refuse(rec, http.StatusInternalServerError, "The ingress cannot reach this application.")

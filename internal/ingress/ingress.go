@@ -75,15 +75,15 @@ type Ingress struct {
 	changedMu sync.Mutex
 	changed   chan struct{}
 
-	counters  *counters
-	registry  *prometheus.Registry
-	metrics   *requestMetrics
-	certs     *certificates
-	proxies   *proxies
-	watch     *watcher
-	serving   chan struct{} // closed when Caddy serves
-	serveErr  atomic.Pointer[error]
-	listenErr error
+	counters *counters
+	registry *prometheus.Registry
+	metrics  *requestMetrics
+	certs    atomic.Pointer[certificates] // of the current Run, as proxies
+	proxies  atomic.Pointer[proxies]
+	watch    *watcher
+	serving  chan struct{} // closed when Caddy serves for the first time
+	once     sync.Once
+	serveErr atomic.Pointer[error]
 }
 
 // instances numbers the Ingresses of this process: Caddy's module registry is
@@ -121,8 +121,8 @@ func New(cfg Config) (*Ingress, error) {
 		serving:  make(chan struct{}),
 	}
 	i.metrics = newRequestMetrics(i.registry)
-	i.certs = newCertificates(i)
-	i.proxies = newProxies(i)
+	i.certs.Store(newCertificates(i))
+	i.proxies.Store(newProxies(i))
 	i.watch = newWatcher(i)
 	i.table.Store(emptyTable())
 	i.registerModules()
@@ -132,8 +132,11 @@ func New(cfg Config) (*Ingress, error) {
 // Run serves until ctx ends, then closes the listeners, lets running requests
 // end for a few seconds, and returns. The routes known at the last stop are
 // served at once, before the cluster has been reached. It returns an error
-// when the listeners cannot be opened.
+// when the listeners cannot be opened. It may be called again after it
+// returned.
 func (i *Ingress) Run(ctx context.Context) error {
+	i.certs.Store(newCertificates(i))
+	i.proxies.Store(newProxies(i))
 	if inputs, err := readSnapshot(i.snapshotPath()); err != nil {
 		i.log.Warn("the routes of the last run cannot be read; waiting for the cluster", "err", err)
 	} else if inputs != nil {
@@ -144,7 +147,8 @@ func (i *Ingress) Run(ctx context.Context) error {
 		i.serveErr.Store(&err)
 		return err
 	}
-	close(i.serving)
+	i.serveErr.Store(nil)
+	i.once.Do(func() { close(i.serving) })
 	var wg sync.WaitGroup
 	for _, f := range []func(context.Context){i.watch.run, i.metrics.run} {
 		wg.Go(func() { f(ctx) })
@@ -191,7 +195,7 @@ func (i *Ingress) apply(in *inputs) {
 	})
 	i.table.Store(t)
 	i.metrics.observe(t)
-	i.certs.sync(t)
+	i.certs.Load().sync(t)
 	i.changedMu.Lock()
 	close(i.changed)
 	i.changed = make(chan struct{})

@@ -97,6 +97,15 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	// A port in use is the error, and Run may be called again after it.
+	taken, err := net.Listen("tcp", shared.https)
+	if err != nil {
+		panic(err)
+	}
+	if err := i.Run(ctx); err == nil || !strings.Contains(err.Error(), "address already in use") || i.Ready() == nil {
+		panic(fmt.Sprint("with a port in use: ", err))
+	}
+	taken.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- i.Run(ctx) }()
 	select {

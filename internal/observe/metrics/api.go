@@ -51,7 +51,7 @@ func (m *Metrics) newHandler() http.Handler {
 		&apiv1.PrometheusVersion{Version: prometheusVersion, GoVersion: runtime.Version()},
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, func() {}, false },
-		m.registry, m.registry, nil,
+		m.gatherer(), nil, nil,
 		false, nil, false, false, false, false,
 		5*time.Minute, false, false, nil, nil,
 		apiv1.OpenAPIOptions{ExternalURL: m.external.String(), Version: prometheusVersion},

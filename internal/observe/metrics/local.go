@@ -31,7 +31,6 @@ type localTargets struct {
 
 	mu      sync.Mutex
 	sockets map[string]string // made-up host -> socket path
-	server  *http.Server
 }
 
 func newLocalTargets(cfg Config) (*localTargets, error) {
@@ -40,7 +39,6 @@ func newLocalTargets(cfg Config) (*localTargets, error) {
 		mux:     http.NewServeMux(),
 		sockets: map[string]string{},
 	}
-	l.server = &http.Server{Handler: l.mux, ReadHeaderTimeout: 10 * time.Second}
 	seen := map[string]bool{}
 	for i, t := range cfg.Targets {
 		if t.Job == "" {
@@ -126,7 +124,7 @@ func (l *localTargets) dial(ctx context.Context, network, addr string) (net.Conn
 	return d.DialContext(ctx, "unix", socket)
 }
 
-// serve answers on the private socket until close.
+// serve answers on the private socket until ctx ends.
 func (l *localTargets) serve(ctx context.Context) error {
 	if err := os.Remove(l.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -139,10 +137,11 @@ func (l *localTargets) serve(ctx context.Context) error {
 	if err := os.Chmod(l.socket, 0o600); err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	if err := l.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	server := &http.Server{Handler: l.mux, ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // scrapes are over
+	defer stop()
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
 }
-
-func (l *localTargets) close() { _ = l.server.Close() } // the process is ending; scrapes are over

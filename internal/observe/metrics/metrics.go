@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	configutil "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/config"
@@ -101,7 +102,7 @@ type Alert struct {
 type Metrics struct {
 	cfg      Config
 	log      *slog.Logger
-	registry *prometheus.Registry
+	registry atomic.Pointer[prometheus.Registry] // of the current Run
 	parser   parser.Parser
 	external *url.URL
 	started  time.Time
@@ -142,7 +143,6 @@ func New(cfg Config) (*Metrics, error) {
 	m := &Metrics{
 		cfg:      cfg,
 		log:      cfg.Log,
-		registry: prometheus.NewRegistry(),
 		parser:   parser.NewParser(parser.Options{}),
 		external: external,
 		started:  time.Now(),
@@ -152,7 +152,8 @@ func New(cfg Config) (*Metrics, error) {
 	if m.local, err = newLocalTargets(cfg); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	m.local.gather("prometheus", m.registry)
+	m.registry.Store(prometheus.NewRegistry())
+	m.local.gather("prometheus", m.gatherer())
 	if cfg.Node {
 		reg, err := nodeRegistry(cfg.Log)
 		if err != nil {
@@ -188,17 +189,20 @@ func (c *Config) defaults() {
 
 // Run opens the database (reading back what the last run had not yet made into
 // blocks), then scrapes and evaluates until ctx ends. It returns an error when
-// the database cannot be opened.
+// the database cannot be opened. It may be called again after it returned. It may be called again after it returned.
 func (m *Metrics) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if err := m.open(ctx); err != nil {
 		err = fmt.Errorf("metrics: %w", err)
 		m.openErr.Store(&err)
 		return err
 	}
+	m.openErr.Store(nil)
 	m.opened.Store(true)
 	err := m.reload(ctx)
 	if err == nil {
-		err = m.serve(ctx)
+		err = m.serve(ctx, cancel)
 	}
 	m.opened.Store(false)
 	return errors.Join(err, m.db.Close())
@@ -206,6 +210,8 @@ func (m *Metrics) Run(ctx context.Context) error {
 
 // open makes the database and everything that reads or writes it.
 func (m *Metrics) open(ctx context.Context) error {
+	m.registry.Store(prometheus.NewRegistry()) // the engines refuse to register twice
+	m.stats = tsdb.NewDBStats()
 	quiet := slog.New(levelHandler{m.log.Handler(), slog.LevelWarn})
 	opts := tsdb.DefaultOptions()
 	opts.RetentionDuration = m.cfg.Retention.Milliseconds()
@@ -220,7 +226,7 @@ func (m *Metrics) open(ctx context.Context) error {
 	opts.HeadChunksWriteQueueSize = 0
 	opts.WALReplayConcurrency = 1
 	opts.StaleSeriesCompactionThreshold = 0.5
-	db, err := tsdb.Open(filepath.Join(m.cfg.DataDir, "tsdb"), quiet, m.registry, opts, m.stats)
+	db, err := tsdb.Open(filepath.Join(m.cfg.DataDir, "tsdb"), quiet, m.registry.Load(), opts, m.stats)
 	if err != nil {
 		return fmt.Errorf("open the time series database: %w", err)
 	}
@@ -232,13 +238,14 @@ func (m *Metrics) open(ctx context.Context) error {
 }
 
 func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
+	reg := m.registry.Load()
 	tracker, err := promql.NewActiveQueryTracker(m.cfg.DataDir, 8, log)
 	if err != nil {
 		return err
 	}
 	m.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:               log,
-		Reg:                  m.registry,
+		Reg:                  reg,
 		MaxSamples:           10_000_000,
 		Timeout:              time.Minute,
 		ActiveQueryTracker:   tracker,
@@ -251,14 +258,14 @@ func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 		DiscoveryReloadInterval:  model.Duration(time.Second),
 		DiscoveryReloadOnStartup: true,
 		HTTPClientOptions:        []configutil.HTTPClientOption{configutil.WithDialContextFunc(m.local.dial), configutil.WithUserAgent("slipway-metrics")},
-	}, log, nil, nil, m.db, m.registry); err != nil {
+	}, log, nil, nil, m.db, reg); err != nil {
 		return err
 	}
-	sd, err := discovery.CreateAndRegisterSDMetrics(m.registry)
+	sd, err := discovery.CreateAndRegisterSDMetrics(reg)
 	if err != nil {
 		return err
 	}
-	m.discovery = discovery.NewManager(ctx, log, m.registry, sd, discovery.Name("scrape"), discovery.Updatert(time.Second))
+	m.discovery = discovery.NewManager(ctx, log, reg, sd, discovery.Name("scrape"), discovery.Updatert(time.Second))
 	if m.discovery == nil {
 		return errors.New("service discovery cannot be set up")
 	}
@@ -270,7 +277,7 @@ func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 		NotifyFunc:      m.notify,
 		ExternalURL:     m.external,
 		Logger:          log,
-		Registerer:      m.registry,
+		Registerer:      reg,
 		OutageTolerance: time.Hour,
 		ForGracePeriod:  10 * time.Minute,
 		ResendDelay:     time.Minute,
@@ -280,8 +287,14 @@ func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// serve runs the managers until ctx ends.
-func (m *Metrics) serve(ctx context.Context) error {
+// gatherer returns the engines' own metrics, of whichever Run is current.
+func (m *Metrics) gatherer() prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return m.registry.Load().Gather() })
+}
+
+// serve runs the managers until ctx ends or one of them fails, which ends the
+// others.
+func (m *Metrics) serve(ctx context.Context, cancel context.CancelFunc) error {
 	var wg sync.WaitGroup
 	failed := make(chan error, 3)
 	report := func(what string, err error) {
@@ -299,9 +312,9 @@ func (m *Metrics) serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	cancel()
 	m.scrapes.Stop()
 	m.rules.Stop()
-	m.local.close()
 	wg.Wait()
 	return err
 }

@@ -192,3 +192,27 @@ func TestHandlerBeforeRun(t *testing.T) {
 		t.Error("ready before Run")
 	}
 }
+
+func TestRunAgain(t *testing.T) {
+	t.Parallel()
+	m, err := New(Config{DataDir: t.TempDir(), Node: true, Interval: 100 * time.Millisecond, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		eventually(t, "scraped", func() bool {
+			if !m.opened.Load() {
+				return false
+			}
+			_, ok := value(t, m, `up{job="prometheus"} == 1`)
+			return ok
+		})
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
