@@ -4,6 +4,7 @@ import (
 	"context"
 	"html/template"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -115,6 +116,7 @@ func (s *Server) ciFuncs() template.FuncMap {
 		"deref":          func(f *float64) float64 { return *f },
 		"blankVariables": func() []formVariable { return make([]formVariable, 3) },
 		"blankVariable":  func() pipeline.Variable { return pipeline.Variable{Environment: "*"} },
+		"runnerWord":     func(status string) string { return strings.ReplaceAll(status, "_", " ") },
 		"sourceWord": func(source string) string {
 			return sourceWords[source]
 		},

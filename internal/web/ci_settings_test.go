@@ -297,3 +297,34 @@ func TestStartersAreValid(t *testing.T) {
 		}
 	}
 }
+
+func TestNarrowTokensGetNoPages(t *testing.T) {
+	t.Parallel()
+	s, p := plain(t)
+	s.commit(p, "Add pipeline", map[string]string{".gitlab-ci.yml": "job:\n  script: echo\n"})
+	s.pushed(p)
+	token := ""
+	for _, v := range s.take().Variables {
+		if v.Key == "CI_JOB_TOKEN" {
+			token = v.Value
+		}
+	}
+	if token == "" {
+		t.Fatal("the job has no token")
+	}
+	for method, path := range map[string]string{http.MethodGet: "/acme/plain/-/settings/ci_cd", http.MethodPost: "/acme/plain/-/settings/ci_cd/runners"} {
+		if got := s.do("", method, path, url.Values{}, "JOB-TOKEN", token); got.StatusCode != http.StatusForbidden {
+			t.Errorf("%s %s with a job's token: %s", method, path, got.Status)
+		}
+	}
+	for scope, want := range map[string]int{"read_api": http.StatusForbidden, "api": http.StatusSeeOther} {
+		_, secret, err := s.access.CreatePersonalToken(s.ctx, s.root, s.people["maya"].User.ID, access.NewToken{Name: scope, Scopes: []string{scope}})
+		s.must(err)
+		if got := s.do("", http.MethodGet, "/acme/plain/-/settings/ci_cd", nil, "PRIVATE-TOKEN", secret); got.StatusCode != http.StatusOK {
+			t.Errorf("reading with %s: %s", scope, got.Status)
+		}
+		if got := s.do("", http.MethodPost, "/acme/plain/-/settings/ci_cd/variables", url.Values{"key": {"A"}, "value": {"b"}, "environment_scope": {scope}}, "PRIVATE-TOKEN", secret); got.StatusCode != want {
+			t.Errorf("changing with %s: %s", scope, got.Status)
+		}
+	}
+}

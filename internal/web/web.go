@@ -331,8 +331,26 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	r.Who = who
+	if err := scopeOf(who, req.Method); err != nil {
+		s.fail(w, r, err)
+		return
+	}
 	r.Request = req.WithContext(context.WithValue(req.Context(), requestKey{}, r))
 	s.route(w, r)
+}
+
+// scopeOf refuses tokens that are not made for all of a person's pages: those of
+// jobs, of deployments and of narrower scopes. Pages can do what the whole API
+// can, and show secrets to maintainers.
+func scopeOf(who delivery.Identity, method string) error {
+	need := []string{}
+	if method == http.MethodGet || method == http.MethodHead {
+		need = append(need, "read_api")
+	}
+	if who.Scopes == nil || who.HasScope(need...) {
+		return nil
+	}
+	return &delivery.Error{Kind: delivery.Forbidden, Message: "This token's scopes do not cover the pages.", Next: "Use one with the scope api, or the REST API."}
 }
 
 // reserved are first path segments that no group or user can have.
