@@ -27,6 +27,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/access"
@@ -66,12 +67,15 @@ type bench struct {
 
 // result compares medians of the two.
 type result struct {
-	What    string  `json:"what"`
-	Ours    float64 `json:"forge_seconds"`
-	Theirs  float64 `json:"http_backend_seconds,omitempty"`
-	Ratio   float64 `json:"throughput_ratio,omitempty"` // of the forge to http-backend
-	P95     float64 `json:"p95_seconds,omitempty"`
-	Samples int     `json:"samples"`
+	What   string  `json:"what"`
+	Ours   float64 `json:"forge_seconds"`
+	Theirs float64 `json:"http_backend_seconds,omitempty"`
+	Ratio  float64 `json:"throughput_ratio,omitempty"` // of the forge to http-backend
+	// Processor is how much processor time, clients included, http-backend takes
+	// for the same in relation to the forge; a busy machine disturbs it little.
+	Processor float64 `json:"processor_ratio,omitempty"`
+	P95       float64 `json:"p95_seconds,omitempty"`
+	Samples   int     `json:"samples"`
 }
 
 func run(tree string, runs, commits, files int, asJSON bool) error {
@@ -127,10 +131,10 @@ func show(results []result, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(os.Stdout).Encode(results)
 	}
-	fmt.Printf("%-34s %12s %14s %8s %10s\n", "", "forge", "http-backend", "ratio", "p95")
+	fmt.Printf("%-34s %12s %14s %8s %10s\n", "", "forge", "http-backend", "ratio", "processor / p95")
 	for _, r := range results {
 		if r.Theirs > 0 {
-			fmt.Printf("%-34s %10.3f s %12.3f s %8.2f\n", r.What, r.Ours, r.Theirs, r.Ratio)
+			fmt.Printf("%-34s %10.3f s %12.3f s %8.2f %10.2f\n", r.What, r.Ours, r.Theirs, r.Ratio, r.Processor)
 		} else {
 			fmt.Printf("%-34s %9.1f ms %14s %8s %7.1f ms\n", r.What, r.Ours*1000, "", "", r.P95*1000)
 		}
@@ -274,7 +278,7 @@ func (b *bench) push(side string, _ int) (func() error, error) {
 
 // compare measures an operation on both sides in turn.
 func (b *bench) compare(what string, runs, parallel int, op func(side string, n int) (func() error, error)) (result, error) {
-	times := map[string][]float64{}
+	times, cpu := map[string][]float64{}, map[string][]float64{}
 	for i := range runs + 1 {
 		sides := []string{b.ours, b.theirs}
 		if i%2 == 1 {
@@ -290,7 +294,7 @@ func (b *bench) compare(what string, runs, parallel int, op func(side string, n 
 				}
 				fns = append(fns, fn)
 			}
-			begun := time.Now()
+			begun, used := time.Now(), processorTime()
 			errs := make([]error, parallel)
 			var wg sync.WaitGroup
 			for n, fn := range fns {
@@ -302,13 +306,29 @@ func (b *bench) compare(what string, runs, parallel int, op func(side string, n 
 			}
 			if i > 0 { // the first round warms up
 				times[side] = append(times[side], time.Since(begun).Seconds())
+				cpu[side] = append(cpu[side], processorTime()-used)
 			}
 		}
 	}
 	r := result{What: what, Ours: quantile(times[b.ours], 0.5), Theirs: quantile(times[b.theirs], 0.5), Samples: runs}
+	r.Processor = quantile(cpu[b.theirs], 0.5) / quantile(cpu[b.ours], 0.5)
 	r.Ratio = r.Theirs / r.Ours
-	fmt.Fprintf(os.Stderr, "%s: %.2f\n", what, r.Ratio)
+	fmt.Fprintf(os.Stderr, "%s: %.2f (processor time: %.2f)\n", what, r.Ratio, r.Processor)
 	return r, nil
+}
+
+// processorTime returns the seconds of processor time that this process and
+// its ended children have used.
+func processorTime() float64 {
+	total := 0.0
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(who, &u); err != nil {
+			continue
+		}
+		total += float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
+	}
+	return total
 }
 
 func quantile(v []float64, q float64) float64 {
