@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -64,13 +65,21 @@ func (b tab) open(address string) {
 	b.must(chromedp.Do(b.ctx, chromedp.Navigate(address)))
 }
 
-// until waits for a condition written in JavaScript.
+// until waits for a condition written in JavaScript, across navigations, which
+// end the evaluation that is under way.
 func (b tab) until(condition string) {
 	b.t.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Poll[chromedp.Void](condition, chromedp.WithPollingTimeout(30*time.Second))); err != nil {
-		b.shot("failed")
-		b.t.Fatalf("never true: %s: %v", condition, err)
+	for range 20 {
+		_, err := chromedp.Run(b.ctx, chromedp.Poll[chromedp.Void](condition, chromedp.WithPollingTimeout(40*time.Second)))
+		if err == nil {
+			return
+		}
+		if errors.Is(err, chromedp.ErrPollingTimeout) || b.ctx.Err() != nil {
+			b.shot("failed")
+			b.t.Fatalf("never true: %s: %v", condition, err)
+		}
 	}
+	b.t.Fatalf("the page kept going away while waiting for %s", condition)
 }
 
 func evaluate[T any](b tab, expression string) T {
@@ -148,4 +157,36 @@ func (s *site) write(spec *delivery.JobSpec, log string, from int) {
 			s.t.Fatalf("trace: %d %v", code, err)
 		}
 	}
+}
+
+// TestBrowserPipeline writes a configuration with live checks, commits it and
+// watches the pipeline run.
+func TestBrowserPipeline(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.person("maya")
+	p := s.project("acme/new", nil, map[string]delivery.Role{"maya": delivery.Maintainer})
+	b := s.browser("maya", 390, 844)
+	b.open(s.server.URL + "/acme/new/-/ci/editor?template=minimal")
+	b.until(`document.querySelector(".edit-lines").textContent.startsWith("1\n2\n") && document.querySelectorAll("#lint .stage").length === 3`)
+	evaluate[bool](b, `(() => { const a = document.querySelector("textarea[name=content]"); a.value = "job:\n  scirpt: echo\n"; return a.dispatchEvent(new Event("input")); })()`)
+	b.until(`document.querySelector("#lint .alert") && document.querySelector(".edit-lines .bad")`)
+	b.shot("editor-error")
+	evaluate[bool](b, `(() => { const a = document.querySelector("textarea[name=content]"); a.value = "one:\n  script: echo\ntwo:\n  script: echo\n  when: manual\n"; return a.dispatchEvent(new Event("input")); })()`)
+	b.until(`document.querySelector("#lint .notice")?.textContent.includes("2 jobs")`)
+	evaluate[bool](b, `(() => { document.querySelector(".editor .primary").click(); return true; })()`)
+	b.until(`location.pathname.endsWith("/-/pipelines")`)
+	b.until(`document.querySelector("#pipelines .s-pending")`)
+	made := s.pushed(p)
+	b.open(fmt.Sprintf("%s/acme/new/-/pipelines/%d", s.server.URL, made.ID))
+	spec := s.take()
+	b.until(`document.querySelector("#stage-test .job-box.s-running")`)
+	b.shot("pipeline-live")
+	s.end(spec, "success", "done\n")
+	b.until(`document.querySelector("#pipeline-head .s-success") && document.querySelector("#stage-test .job-box.s-success")`)
+	evaluate[bool](b, `(() => { document.querySelector("#stage-test form[action$='/play'] button").click(); return true; })()`)
+	b.until(`location.pathname.includes("/-/jobs/") && document.querySelector("#job-head .s-pending")`)
+	s.end(s.take(), "failed", "\x1b[31mno\x1b[0m\n")
+	b.until(`document.querySelector("#job-head .s-failed, #job-head .s-allowed") && document.querySelector(".log-lines")?.textContent.includes("no")`)
+	b.shot("job-failed")
 }
