@@ -21,6 +21,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
+	"github.com/slipwayhq/slipway/internal/release"
 	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/supervise"
@@ -51,6 +52,7 @@ type platform struct {
 	metrics   *metrics.Metrics
 	forge     *forge.Service
 	pipelines *pipeline.Engine
+	releases  *release.Service
 }
 
 // components builds every part of the platform. Git, web and the database come
@@ -68,7 +70,7 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 	// The listener's routes are complete before it opens: coreComponents is last.
 	for _, build := range []func(context.Context) ([]supervise.Component, error){
 		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.metricsComponents,
-		p.forgeComponents, p.pipelineComponents, p.runnerComponents, p.hookComponents, p.coreComponents,
+		p.forgeComponents, p.pipelineComponents, p.runnerComponents, p.hookComponents, p.releaseComponents, p.coreComponents,
 	} {
 		more, err := build(ctx)
 		if err != nil {

@@ -93,6 +93,9 @@ func (p *platform) coreComponents(context.Context) ([]supervise.Component, error
 		Access: p.access, Forge: p.forge, Pipelines: p.pipelines, Registry: p.registry, Scan: p.scanner, RunsWhere: p.runsWhere(), Title: "Slipway", ExternalURL: p.ExternalURL, Log: p.log,
 		Platform: func(context.Context) (any, error) { return p.report(true), nil },
 	}
+	if p.releases != nil {
+		deps.Timeline = p.releases
+	}
 	if p.metrics != nil {
 		deps.Metrics = p.metrics
 	}

@@ -20,6 +20,9 @@ func (s *Server) routes() {
 			s.ciRoutes()
 		}
 	}
+	if s.Timeline != nil {
+		s.timelineRoutes()
+	}
 	if s.Registry != nil {
 		s.imageRoutes()
 	}

@@ -48,6 +48,8 @@ type Deps struct {
 	Registry  *registry.Registry
 	Scan      *scan.Service
 	RunsWhere func(ctx context.Context, image registry.Image) ([]string, error)
+	// Timeline makes the pages of the release timeline.
+	Timeline Timeline
 	// Title names the instance; ExternalURL is its base URL without a slash at
 	// the end.
 	Title       string
@@ -139,7 +141,7 @@ func (s *Server) hashAssets(static fs.FS) error {
 // parseTemplates makes one set per page: the layout, the partials (files that
 // begin with _) and the page.
 func (s *Server) parseTemplates() error {
-	base, err := template.New("layout.html").Funcs(s.funcs()).Funcs(s.ciFuncs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
+	base, err := template.New("layout.html").Funcs(s.funcs()).Funcs(s.ciFuncs()).Funcs(timelineFuncs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
 	if err != nil {
 		return fmt.Errorf("web: %w", err)
 	}
