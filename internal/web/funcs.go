@@ -27,6 +27,8 @@ func (s *Server) funcs() template.FuncMap {
 			return projectPath(p.FullPath, parts...)
 		},
 		"escapePath": escapePath,
+		"lower":      strings.ToLower,
+		"has":        func(page string) bool { return s.pages[page] },
 		"lines":      func(s string) []string { return strings.Split(s, "\n") },
 		"title":      func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
 		"atLeast":    func(have delivery.Role, want string) bool { return have >= roleNamed(want) },

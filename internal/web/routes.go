@@ -23,6 +23,9 @@ func (s *Server) routes() {
 	if s.Timeline != nil {
 		s.timelineRoutes()
 	}
+	if s.Operations != nil {
+		s.operationsRoutes()
+	}
 	if s.Registry != nil {
 		s.imageRoutes()
 	}

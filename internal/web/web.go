@@ -58,6 +58,8 @@ type Deps struct {
 	// Metrics answers queries; Routes lists where applications are reached.
 	Metrics Metrics
 	Routes  func() []route.Route
+	// Operations is nil where there is no cluster.
+	Operations *Operations
 	// Platform reports the components for the status page.
 	Platform func(ctx context.Context) (any, error)
 }
@@ -71,6 +73,7 @@ type Server struct {
 	global    *http.ServeMux
 	project   *http.ServeMux // patterns below /-/ of a project, rooted at "/"
 	csrf      *http.CrossOriginProtection
+	pages     map[string]bool // paths of pages that exist: "/-/rollouts", and "merge_requests" below a project
 }
 
 // Handler answers a request for a page. An error is rendered as a page; the
@@ -104,7 +107,7 @@ type Page struct {
 // New builds the server and parses every template, so that a broken one is
 // found at start.
 func New(d Deps) (*Server, error) {
-	s := &Server{Deps: d, templates: map[string]*template.Template{}, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), csrf: http.NewCrossOriginProtection()}
+	s := &Server{Deps: d, templates: map[string]*template.Template{}, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), csrf: http.NewCrossOriginProtection(), pages: map[string]bool{}}
 	if s.Title == "" {
 		s.Title = "Slipway"
 	}
@@ -215,6 +218,9 @@ func (s *Server) fragment(w http.ResponseWriter, page, block string, data any) e
 
 // handle registers a page outside of projects.
 func (s *Server) handle(pattern string, h Handler) {
+	if path, ok := strings.CutPrefix(pattern, "GET "); ok {
+		s.pages[path] = true
+	}
 	s.global.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), h)
 	})
@@ -224,6 +230,9 @@ func (s *Server) handle(pattern string, h Handler) {
 // after /-: "GET /pipelines/{id}". The project's own page is "GET /{$}". least
 // is the role that the page needs.
 func (s *Server) handleProject(pattern string, least delivery.Role, h Handler) {
+	if path, ok := strings.CutPrefix(pattern, "GET /"); ok {
+		s.pages[path] = true
+	}
 	s.project.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), func(w http.ResponseWriter, r *Request) error {
 			if r.Role < least && least > delivery.Guest {
