@@ -35,7 +35,7 @@ func (e *Engine) runController(ctx context.Context) error {
 		Namespace, mgr, e.kube, e.apps, e.repo,
 		commitclient.NewCommitServerClientset(""),
 		e.caches.appState(),
-		kubeutil.NewKubectl(),
+		leanKubectl{kubeutil.NewKubectl()},
 		p.resync,
 		0, // no hard resync, as upstream
 		p.resyncJitter,
