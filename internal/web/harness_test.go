@@ -75,7 +75,7 @@ func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc) *sit
 	s.must(err)
 	s.access.SetJobTokens(s.engine)
 	s.engine.RegisterRunnerRoutes(mux)
-	pages, err := web.New(web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, ExternalURL: s.server.URL, Log: log})
+	pages, err := web.New(web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, Timeline: &sampleTimeline{}, ExternalURL: s.server.URL, Log: log})
 	s.must(err)
 	mux.Handle("/", pages)
 	var wg sync.WaitGroup
