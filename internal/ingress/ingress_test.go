@@ -24,6 +24,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
@@ -119,7 +120,12 @@ func run(m *testing.M) int {
 	if err := metav1.AddMetaToScheme(scheme); err != nil {
 		panic(err)
 	}
-	s := newSession(i.watch, shared.client, metadatafake.NewSimpleMetadataClient(scheme))
+	s := newSession(i.watch, shared.client, metadatafake.NewSimpleMetadataClient(scheme), func(obj any) (any, error) {
+		if o, ok := obj.(runtime.Object); ok { // the fake client keeps using what it hands out
+			obj = o.DeepCopyObject()
+		}
+		return slim(obj)
+	})
 	sessionDone := make(chan struct{})
 	go func() { s.run(ctx); close(sessionDone) }()
 	code := m.Run()

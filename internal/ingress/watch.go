@@ -140,7 +140,7 @@ func (w *watcher) connect(kubeconfig []byte) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(w, client, meta)
+	s := newSession(w, client, meta, slim)
 	s.probe = func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -153,15 +153,16 @@ func (w *watcher) connect(kubeconfig []byte) (*session, error) {
 	return s, nil
 }
 
-// newSession prepares informers that keep only what a table needs.
-func newSession(w *watcher, client kubernetes.Interface, meta metadata.Interface) *session {
+// newSession prepares informers that keep what the transformation leaves of
+// each object.
+func newSession(w *watcher, client kubernetes.Interface, meta metadata.Interface, keep cache.TransformFunc) *session {
 	s := &session{w: w, client: client, probe: func(context.Context) error { return nil }}
-	all := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim))
-	tlsOnly := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim),
+	all := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(keep))
+	tlsOnly := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(keep),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS)).String()
 		}))
-	pods := metadatainformer.NewSharedInformerFactoryWithOptions(meta, 0, metadatainformer.WithTransform(slim))
+	pods := metadatainformer.NewSharedInformerFactoryWithOptions(meta, 0, metadatainformer.WithTransform(keep))
 	s.ingresses = all.Networking().V1().Ingresses().Informer()
 	s.classes = all.Networking().V1().IngressClasses().Informer()
 	s.services = all.Core().V1().Services().Informer()
