@@ -34,6 +34,8 @@ func (s *Service) Release(ctx context.Context, p delivery.Project, sha string) (
 			return r, err
 		}
 	}
+	// The project's own image comes before those with a name below it.
+	slices.SortStableFunc(r.Images, func(a, b Image) int { return strings.Compare(a.Repository, b.Repository) })
 	if r.Environments, err = s.deployments(ctx, p, c.SHA); err != nil {
 		return r, err
 	}

@@ -187,7 +187,7 @@ func cause(a Attempt) string {
 				}
 			}
 			if m.Condition != "" {
-				text += " (wanted " + strings.ReplaceAll(m.Condition, "result[0]", "value") + ")"
+				text += " (wanted " + Wanted(m.Condition) + ")"
 			}
 			return text + "."
 		}
@@ -209,6 +209,18 @@ func sentence(text string) string {
 		return "the reason was not told."
 	}
 	return strings.TrimSuffix(text, ".") + "."
+}
+
+var comparisons = regexp.MustCompile(`result(?:\[0\])?\s*(>=|<=|>|<|==)\s*(-?[0-9.]+)`)
+
+// Wanted shortens a success condition to the comparison that a person looks
+// for, such as ">= 0.95"; a condition without one stays as it is.
+func Wanted(condition string) string {
+	if m := comparisons.FindAllStringSubmatch(condition, -1); len(m) > 0 {
+		last := m[len(m)-1]
+		return last[1] + " " + last[2]
+	}
+	return condition
 }
 
 // unsynced tells of a sync that failed.

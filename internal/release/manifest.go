@@ -56,8 +56,15 @@ func (s *Service) pushed(ctx context.Context, e delivery.Event) error {
 	if !strings.HasPrefix(push.Ref, "refs/heads/") || push.After == delivery.ZeroSHA {
 		return nil
 	}
+	// The repository of a project that is gone is gone too.
+	project, err := s.code.Project(ctx, e.ProjectID)
+	if delivery.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	var commits []delivery.Commit
-	var err error
 	if push.Before == delivery.ZeroSHA {
 		var c delivery.Commit
 		if c, err = s.code.Commit(ctx, e.ProjectID, push.After); err == nil {
@@ -73,7 +80,7 @@ func (s *Service) pushed(ctx context.Context, e delivery.Event) error {
 		return err
 	}
 	for i := len(commits) - 1; i >= 0; i-- {
-		if err := s.manifest(ctx, e, push, commits[i]); err != nil {
+		if err := s.manifest(ctx, project, e, push, commits[i]); err != nil {
 			return err
 		}
 	}
@@ -83,9 +90,9 @@ func (s *Service) pushed(ctx context.Context, e delivery.Event) error {
 // manifest records a commit that deploys or takes back. A message is only a
 // claim: it counts where the job that pushed ran for that commit, or the
 // person who pushed may work on that project.
-func (s *Service) manifest(ctx context.Context, e delivery.Event, push delivery.Pushed, c delivery.Commit) error {
+func (s *Service) manifest(ctx context.Context, config delivery.Project, e delivery.Event, push delivery.Pushed, c delivery.Commit) error {
 	say := read(c.Message)
-	m := Manifest{ConfigProjectID: e.ProjectID, SHA: c.SHA, Title: c.Title(), By: c.Author.Name, At: e.At, JobID: push.ByJob}
+	m := Manifest{ConfigProjectID: e.ProjectID, ConfigProject: config.FullPath, SHA: c.SHA, Title: c.Title(), By: c.Author.Name, At: e.At, JobID: push.ByJob}
 	switch {
 	case say.reverts != "":
 		// A shortened name is completed by what it names.
@@ -117,14 +124,6 @@ func (s *Service) manifest(ctx context.Context, e delivery.Event, push delivery.
 	default:
 		return nil
 	}
-	p, err := s.code.Project(ctx, e.ProjectID)
-	if delivery.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	m.ConfigProject = p.FullPath
 	return s.store.PutManifest(ctx, m)
 }
 

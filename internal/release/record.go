@@ -168,7 +168,7 @@ func sameProgress(a, b Progress) bool {
 }
 
 // recover reads the versions that the cluster still knows of a rollout that is
-// seen for the first time; the current one is left to RolloutChanged.
+// seen for the first time. Which version each came from is not known any more.
 func (s *Service) recover(ctx context.Context, r RolloutState) ([]Attempt, error) {
 	if s.rollouts == nil {
 		return nil, nil
@@ -178,9 +178,9 @@ func (s *Service) recover(ctx context.Context, r RolloutState) ([]Attempt, error
 		return nil, err
 	}
 	var out []Attempt
-	for i, v := range versions {
-		if v.Hash == r.CurrentHash {
-			continue
+	for _, v := range versions {
+		if v.Hash == r.CurrentHash && r.StableHash != r.CurrentHash {
+			continue // on its way: the rollout tells
 		}
 		a := Attempt{
 			Environment: s.environmentName(r), Namespace: r.Namespace, Rollout: r.Name, Application: r.Application, Strategy: r.Strategy,
@@ -191,14 +191,8 @@ func (s *Service) recover(ctx context.Context, r RolloutState) ([]Attempt, error
 			if run.Finished != nil && run.Finished.After(end) {
 				end = *run.Finished
 			}
-			if run.Phase == "Failed" || run.Phase == "Error" {
+			if v.Hash != r.StableHash && (run.Phase == "Failed" || run.Phase == "Error") {
 				a.Result, a.Phase = Aborted, "Degraded"
-			}
-		}
-		if i > 0 && v.Hash != r.StableHash {
-			a.FromHash = versions[i-1].Hash
-			if from := byHash(out, a.FromHash); from != nil {
-				a.FromSHA = from.SHA
 			}
 		}
 		a.Ended = pointer(end)

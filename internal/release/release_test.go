@@ -263,7 +263,7 @@ func TestABadCanaryTellsWhatFailedAndWhatThePlatformDid(t *testing.T) {
 		r.Aborted, r.AbortedAt, r.Message = true, w.at, "RolloutAborted: Rollout aborted update to revision 3: Metric \"success-rate\" assessed Failed"
 	})
 	w.analysis("c", "Failed", 0.41)
-	r = w.says("c", RolledBack, "Aborted in production at 20 % after 12 s: success-rate failed with 0.41 (wanted value >= 0.95). The platform took all users back to bbbbbbbb; git still asks for it")
+	r = w.says("c", RolledBack, "Aborted in production at 20 % after 12 s: success-rate failed with 0.41 (wanted >= 0.95). The platform took all users back to bbbbbbbb; git still asks for it")
 	if got := r.Environments[0]; got.Weight != 0 || got.Now != sha("b") || !slices.Equal(got.Actions, []string{ActRetry, ActRevert}) {
 		t.Errorf("deployment %+v", got)
 	}
@@ -352,6 +352,14 @@ func TestActionsNeedRightsAndState(t *testing.T) {
 	}
 }
 
+func TestAPushToAProjectThatIsGoneIsPassedOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	e, err := delivery.NewEvent(delivery.EventPushed, 99, delivery.Pushed{Ref: "refs/heads/main", Before: sha("1"), After: sha("2")})
+	w.must(err)
+	w.must(w.s.Handle(t.Context(), e))
+}
+
 func TestTheSameStateTwiceChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -382,6 +390,9 @@ func TestAPlatformThatComesLaterReadsWhatTheClusterKnows(t *testing.T) {
 // The parts of the platform.
 
 func (w *world) Project(_ context.Context, id int64) (delivery.Project, error) {
+	if id > configProject {
+		return delivery.Project{}, delivery.Errorf(delivery.NotFound, "gone")
+	}
 	if id == appProject {
 		return w.app, nil
 	}

@@ -88,6 +88,7 @@ type metricView struct {
 	release.Metric
 	Analysis string
 	Last     string
+	Wanted   string
 	Good     int
 	Bad      int
 	Points   []pointView
@@ -202,7 +203,7 @@ func viewAttempt(a release.Attempt) attemptView {
 const shownPoints = 40
 
 func viewMetric(run release.Analysis, m release.Metric) metricView {
-	v := metricView{Metric: m, Analysis: run.Kind}
+	v := metricView{Metric: m, Analysis: run.Kind, Wanted: release.Wanted(m.Condition)}
 	for i, one := range m.Measurements {
 		value := one.Text
 		if one.Value != nil {
