@@ -16,6 +16,7 @@ func (s *Server) routes() {
 	if s.Forge != nil {
 		s.dashboardRoutes()
 		s.codeRoutes()
+		s.forgeRoutes()
 		if s.Pipelines != nil {
 			s.ciRoutes()
 		}
