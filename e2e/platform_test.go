@@ -144,6 +144,47 @@ func TestPlatformLife(t *testing.T) {
 			t.Error(out)
 		}
 	})
+	t.Run("pods outlive every program", func(t *testing.T) {
+		i := i.With(t)
+		i.Kubectl("run", "still", "--image=localhost/slipway/pause:1", "--image-pull-policy=Never")
+		i.Kubectl("wait", "--for=condition=Ready", "pod/still", "--timeout=60s")
+		identity := func() string {
+			return i.Kubectl("get", "pod", "still", "-o", "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}")
+		}
+		before := identity()
+		if !strings.HasSuffix(before, " 0") {
+			t.Fatalf("the pod has restarted already: %s", before)
+		}
+		now, _ := i.Status()
+		for _, pid := range []int{lockPID(t, i), now["slipway-cluster"].PID, now["containerd"].PID} {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		i.Eventually("everything is ready after all programs were killed at once", 120*time.Second, func() bool {
+			again, ready := i.Status()
+			return ready && again["slipway-cluster"].PID != now["slipway-cluster"].PID
+		})
+		if after := identity(); after != before {
+			t.Errorf("after the kill the pod is %s, before %s", after, before)
+		}
+		i.Run("down", "--keep-workloads")
+		i.Up()
+		if after := identity(); after != before {
+			t.Errorf("after down --keep-workloads and up the pod is %s, before %s", after, before)
+		}
+	})
+	t.Run("tools answer", func(t *testing.T) {
+		i := i.With(t)
+		for _, args := range [][]string{{"helm", "list", "-A"}, {"kustomize", "version"}, {"ctr", "version"}, {"kubectl", "version"}, {"rollouts", "version"}, {"version"}, {"config", "print"}, {"config", "check"}, {"install", "--print"}, {"completion", "bash"}} {
+			if out := i.Run(args...); strings.TrimSpace(out) == "" {
+				t.Errorf("slipway %s says nothing", strings.Join(args, " "))
+			}
+		}
+		if out, err := i.Try("doctor", "--json"); !strings.Contains(out, `"check"`) {
+			t.Errorf("doctor: %v %s", err, out)
+		}
+	})
 	t.Run("down leaves nothing", func(t *testing.T) {
 		i := i.With(t)
 		i.Run("down")
