@@ -128,7 +128,7 @@ func place(d *Deployment, e Environment, sha string) {
 		d.Actions = append(d.Actions, ActPromote, ActPromoteFull, ActAbort, ActRevert)
 	case d.Attempts[last].Result == Aborted:
 		d.Actions = append(d.Actions, ActRetry, ActRevert)
-	case d.Weight > 0 && d.Attempts[last].FromHash != "":
+	case d.Weight > 0 && (d.Attempts[last].FromHash != "" || d.Attempts[last].Recovered):
 		d.Actions = append(d.Actions, ActRevert)
 	}
 	if d.Application == "" {

@@ -169,7 +169,7 @@ func viewAttempt(a release.Attempt) attemptView {
 	if w, ok := attemptWords[a.Result]; ok {
 		v.State, v.Word = w[0], w[1]
 	}
-	if a.Ended != nil && !a.Recovered {
+	if a.Ended != nil && a.Ended.After(a.Started) && !a.Recovered {
 		v.Took = humanSeconds(a.Ended.Sub(a.Started).Seconds())
 	}
 	stopped := a.Step
@@ -227,8 +227,9 @@ func viewMetric(run release.Analysis, m release.Metric) metricView {
 }
 
 func compare(a release.Attempt) []compareRow {
-	if a.Before == nil && a.During == nil && a.After == nil {
-		return nil
+	asked := func(m *release.Measures) bool { return m != nil && m.ErrorShare != nil }
+	if !asked(a.Before) && !asked(a.During) && !asked(a.After) {
+		return nil // nobody asked for anything
 	}
 	cell := func(m *release.Measures, pick func(*release.Measures) *float64, write func(float64) string) string {
 		if m == nil || pick(m) == nil {
