@@ -27,7 +27,7 @@ var quarantine = []struct {
 }
 
 // stages must not know each other: delivery is what they share.
-var stages = []string{"forge", "pipeline", "runner", "registry", "build", "scan", "gitops", "rollout", "ingress", "observe"}
+var stages = []string{"forge", "pipeline", "runner", "registry", "build", "scan", "gitops", "rollout", "ingress", "observe", "release"}
 
 type pkg struct {
 	ImportPath   string

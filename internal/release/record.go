@@ -277,7 +277,7 @@ const afterwards = time.Minute
 func (s *Service) follow(ctx context.Context, a *Attempt) (soon bool, err error) {
 	now := s.now()
 	ended := a.Ended != nil
-	if !ended && a.Paused && !running(a.Analyses) && now.Sub(s.refreshed[a.ID]) < idleEvery {
+	if !ended && quiet(*a, now) && !running(a.Analyses) && now.Sub(s.refreshed[a.ID]) < idleEvery {
 		return false, nil
 	}
 	s.refreshed[a.ID] = now
@@ -320,7 +320,13 @@ func (s *Service) follow(ctx context.Context, a *Attempt) (soon bool, err error)
 	if settled {
 		delete(s.refreshed, a.ID)
 	}
-	return !settled, err
+	return !settled && err == nil, err
+}
+
+// quiet reports whether an attempt waits for somebody or has not moved lately.
+func quiet(a Attempt, now time.Time) bool {
+	n := len(a.Progress)
+	return a.Paused || n > 0 && now.Sub(a.Progress[n-1].At) > time.Minute
 }
 
 func running(list []Analysis) bool {
