@@ -128,7 +128,10 @@ func (p *platform) report(memory bool) report {
 	for _, b := range p.Budgets.Table() {
 		row := budgetRow{Name: b.Component, Budget: b.Bytes}
 		if memory {
-			row.PSS, row.Peak = p.cgroups.Use(b.Component)
+			for _, folder := range cgroupFolders(b.Component) {
+				pss, peak := p.cgroups.Use(folder)
+				row.PSS, row.Peak = row.PSS+pss, max(row.Peak, peak)
+			}
 			for i := range r.Components {
 				if r.Components[i].Name == b.Component {
 					r.Components[i].PSS, r.Components[i].Peak = row.PSS, row.Peak
@@ -140,6 +143,18 @@ func (p *platform) report(memory bool) report {
 		r.PSSTotal += row.PSS
 	}
 	return r
+}
+
+// cgroupFolders are the cgroups that a row of the budget table is spent in:
+// pods with their shims, jobs with the steps of image builds.
+func cgroupFolders(component string) []string {
+	switch component {
+	case "workloads":
+		return []string{"kubepods", "shims"}
+	case "headroom":
+		return nil
+	}
+	return []string{component}
 }
 
 func (p *platform) announcement() string {

@@ -31,7 +31,7 @@ type Options struct {
 	Prepare    func(ctx context.Context, say func(format string, args ...any)) error // base images, scan database
 	Group      string                                                                // default "demo"
 	Say        func(format string, args ...any)                                      // progress for people
-	StepWithin time.Duration                                                         // deadline of one step; default 5 min
+	StepWithin time.Duration                                                         // deadline of one step; default 10 min
 }
 
 // Step is one proven (or failed) step.
@@ -74,7 +74,7 @@ func New(o Options) (*Demo, error) {
 		o.Group = "demo"
 	}
 	if o.StepWithin == 0 {
-		o.StepWithin = 5 * time.Minute
+		o.StepWithin = 10 * time.Minute
 	}
 	if o.Say == nil {
 		o.Say = func(string, ...any) {}

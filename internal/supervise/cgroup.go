@@ -104,21 +104,32 @@ func (c *Cgroups) Processes(program string) ([]int, error) {
 	return pids, nil
 }
 
-// Use returns the PSS of all processes of a program and the highest resident
-// size of its largest, both in bytes. Processes that end meanwhile count as 0.
+// Use returns the PSS of all processes in a folder and below it, and the
+// highest resident size of its largest, both in bytes. Processes that end
+// meanwhile count as 0.
 func (c *Cgroups) Use(program string) (pss, peak int64) {
-	pids, err := c.Processes(program)
-	if err != nil {
-		return 0, 0
-	}
-	for _, pid := range pids {
-		if n, err := PSS(pid); err == nil {
-			pss += n
+	_ = filepath.WalkDir(filepath.Join(c.root, c.name, program), func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil // folders come and go with pods and jobs
 		}
-		if n, err := PeakRSS(pid); err == nil {
-			peak = max(peak, n)
+		rel, err := filepath.Rel(filepath.Join(c.root, c.name), path)
+		if err != nil {
+			return nil
 		}
-	}
+		pids, err := c.Processes(rel)
+		if err != nil {
+			return nil
+		}
+		for _, pid := range pids {
+			if n, err := PSS(pid); err == nil {
+				pss += n
+			}
+			if n, err := PeakRSS(pid); err == nil {
+				peak = max(peak, n)
+			}
+		}
+		return nil
+	})
 	return pss, peak
 }
 
