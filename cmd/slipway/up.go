@@ -18,6 +18,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/doctor"
+	"github.com/slipwayhq/slipway/internal/footprint"
 	"github.com/slipwayhq/slipway/internal/instance"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -169,6 +170,7 @@ func runPlatform(ctx context.Context, out io.Writer, s *settings) error {
 	go func() {
 		if p.manager.WaitReady(ctx) == nil {
 			p.announce(out)
+			p.trim(ctx)
 		}
 	}()
 	err = <-ended
@@ -187,6 +189,23 @@ func runPlatform(ctx context.Context, out io.Writer, s *settings) error {
 
 // stopErrorFile tells `slipway down` what went wrong while stopping.
 func (s *settings) stopErrorFile() string { return filepath.Join(s.dir.Run(), "stop.error") }
+
+// settleTime is how long after the start memory that only the start needed is
+// given back.
+const settleTime = 30 * time.Second
+
+func (p *platform) trim(ctx context.Context) {
+	timer := time.NewTimer(settleTime)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	if _, err := footprint.Trim(); err != nil {
+		p.log.Warn("memory of the start was not given back", "err", err)
+	}
+}
 
 // cleanup leaves the machine as it was, unless pods are to live on.
 func (p *platform) cleanup(ctx context.Context, out io.Writer) error {
