@@ -12,6 +12,7 @@ import (
 // forge alone makes.
 func (s *Server) forgeRoutes() {
 	s.profileRoutes()
+	s.editRoutes()
 }
 
 // handleOwn registers a page for people who signed in with a browser: tokens
