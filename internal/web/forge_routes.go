@@ -13,6 +13,7 @@ import (
 func (s *Server) forgeRoutes() {
 	s.profileRoutes()
 	s.editRoutes()
+	s.requestRoutes()
 }
 
 // handleOwn registers a page for people who signed in with a browser: tokens
