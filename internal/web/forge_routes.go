@@ -14,6 +14,7 @@ func (s *Server) forgeRoutes() {
 	s.profileRoutes()
 	s.editRoutes()
 	s.requestRoutes()
+	s.projectSettingsRoutes()
 }
 
 // handleOwn registers a page for people who signed in with a browser: tokens
