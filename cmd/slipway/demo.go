@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/slipwayhq/slipway/applications"
@@ -105,6 +106,7 @@ func (s *settings) dynamicClient() (dynamic.Interface, error) {
 		return nil, fmt.Errorf("access to the cluster: %w", err)
 	}
 	cfg.QPS, cfg.Burst = 50, 100
+	cfg.WarningHandler = rest.NoWarnings{}
 	return dynamic.NewForConfig(cfg)
 }
 

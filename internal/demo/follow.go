@@ -127,7 +127,8 @@ func (d *Demo) settled(ctx context.Context, namespace string, ok func(*rollout.R
 }
 
 // follow watches a new version roll out and collects the weights it passes.
-func (d *Demo) follow(ctx context.Context, namespace string, pushed time.Time, done func(*rollout.Rollout) bool) (map[int32]bool, *rollout.Rollout, error) {
+// changed is called when the cluster has the new version.
+func (d *Demo) follow(ctx context.Context, namespace string, changed func(), done func(*rollout.Rollout) bool) (map[int32]bool, *rollout.Rollout, error) {
 	before, err := d.Rollouts.Get(ctx, namespace, rolloutObj)
 	if err != nil {
 		return nil, nil, err
@@ -138,7 +139,7 @@ func (d *Demo) follow(ctx context.Context, namespace string, pushed time.Time, d
 	r, err := d.settled(ctx, namespace, func(r *rollout.Rollout) bool {
 		if !moved && (r.CurrentHash != before.CurrentHash || r.StableHash != r.CurrentHash) {
 			moved = true
-			d.share("sync to first change in the cluster", time.Since(pushed))
+			changed()
 		}
 		if moved && r.Weight != lastWeight {
 			lastWeight = r.Weight

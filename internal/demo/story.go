@@ -66,17 +66,26 @@ func (d *Demo) goodCanary(ctx context.Context) (string, error) {
 		return "", err
 	}
 	d.pipelineShares(ctx, pipeline, pushed)
-	weights, r, err := d.follow(ctx, production, pushed, func(r *rollout.Rollout) bool { return r.Phase == "Healthy" && r.Step == len(r.Steps) })
+	changed := func() { d.share("synced: the cluster has the new version", time.Since(pushed)) }
+	weights, r, err := d.follow(ctx, production, changed, func(r *rollout.Rollout) bool { return r.Phase == "Healthy" && r.Step == len(r.Steps) })
 	if err != nil {
 		return "", err
 	}
 	if _, err := v.serves(ctx, "1.1.0"); err != nil {
 		return "", fmt.Errorf("version 1.1.0 is not served after its promotion: %w", err)
 	}
-	got := count(t.stop())
+	answers := t.stop()
+	got := count(answers)
 	if bad := failures(got); bad > 0 {
 		return "", fmt.Errorf("%d of %d requests failed during the canary: %v", bad, got.all, got.failed)
 	}
+	var first time.Time
+	for _, a := range answers {
+		if a.version == "1.1.0" && (first.IsZero() || a.at.Before(first)) {
+			first = a.at
+		}
+	}
+	d.share("first request served by v1.1.0", first.Sub(pushed))
 	for _, w := range []int32{20, 50} {
 		if !weights[w] {
 			return "", fmt.Errorf("the weight of %d %% was never set; seen: %v", w, keys(weights))
@@ -98,7 +107,6 @@ func (d *Demo) badCanary(ctx context.Context) (string, error) {
 	v := d.visitor("shortener")
 	t := v.start(ctx)
 	defer t.stop()
-	pushed := time.Now()
 	sha, err := d.app.release(ctx, "1.2.0-bad", "1")
 	if err != nil {
 		return "", err
@@ -106,7 +114,7 @@ func (d *Demo) badCanary(ctx context.Context) (string, error) {
 	if _, err := d.pipeline(ctx, sha); err != nil {
 		return "", err
 	}
-	_, r, err := d.follow(ctx, production, pushed, func(r *rollout.Rollout) bool { return r.Aborted })
+	_, r, err := d.follow(ctx, production, func() {}, func(r *rollout.Rollout) bool { return r.Aborted })
 	if err != nil {
 		return "", fmt.Errorf("the bad version was not taken back: %w", err)
 	}
