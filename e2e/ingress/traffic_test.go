@@ -122,7 +122,7 @@ func (s *site) runGate() {
 	log, err := os.OpenFile(filepath.Join(s.Config.DataDir, "logs", "gate.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	s.must(err)
 	defer log.Close()
-	cmd := exec.Command(s.gate, "-kubeconfig", s.Config.Kubeconfig, "-data", filepath.Join(s.Config.DataDir, "gate"), "-http", "127.0.0.1:80", "-https", "127.0.0.1:443")
+	cmd := exec.Command(s.gate, "-kubeconfig", s.Config.Kubeconfig, "-data", filepath.Join(s.Config.DataDir, "gate-data"), "-http", "127.0.0.1:80", "-https", "127.0.0.1:443")
 	cmd.Stdout, cmd.Stderr = log, log
 	s.must(s.Inside(cmd.Start))
 	s.running = cmd
