@@ -15,6 +15,9 @@ func (s *Server) forgeRoutes() {
 	s.editRoutes()
 	s.requestRoutes()
 	s.projectSettingsRoutes()
+	s.hookRoutes()
+	s.releaseRoutes()
+	s.adminRoutes()
 }
 
 // handleOwn registers a page for people who signed in with a browser: tokens
