@@ -10,6 +10,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/forge"
 )
 
 func (s *site) file(p delivery.Project, rev, name string) string {
@@ -100,5 +101,25 @@ func TestNewUploadDelete(t *testing.T) {
 	}
 	if _, err := s.forge.ReadFile(s.ctx, p.ID, "main", "assets/data.bin", 10); !delivery.IsNotFound(err) {
 		t.Errorf("the file is there: %v", err)
+	}
+}
+
+func TestFirstFile(t *testing.T) {
+	t.Parallel()
+	s, _ := plain(t)
+	p, err := s.forge.CreateProject(s.ctx, s.root, forge.NewProject{NamespacePath: "acme", Path: "empty"})
+	s.must(err)
+	_, err = s.access.SetMember(s.ctx, s.root, delivery.Owner, access.Member{User: *s.people["maya"].User, Role: delivery.Maintainer, ProjectID: p.ID})
+	s.must(err)
+	doc := s.page("maya", "/acme/empty/-/new/main")
+	if got := value(doc.Find("#edit input[name=branch]")); got != "main" {
+		t.Errorf("the branch is %q", got)
+	}
+	s.post("maya", "/acme/empty/-/new/main", "base", "", "file_name", "README.md", "branch", "main", "commit_message", "Begin", "content", "# Empty no more")
+	if got := s.file(p, "main", "README.md"); got != "# Empty no more" {
+		t.Errorf("the file is %q", got)
+	}
+	for _, page := range []string{"merge_requests/new", "releases", "search?search=x", "settings", "settings/repository"} {
+		s.page("maya", "/acme/empty/-/"+page)
 	}
 }
