@@ -14,8 +14,8 @@ func TestDefaultsAreValidAndComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, limit := c.Budgets.Total(), int64(15)<<30; got > limit {
-		t.Errorf("the budgets add up to %s, more than a 15 GB server", Size(got))
+	if got, limit := c.Budgets.Total(), int64(12)<<30; got > limit {
+		t.Errorf("the budgets add up to %s, not far below a 15 GB server", Size(got))
 	}
 	if c.Budgets.Headroom < 3<<30 {
 		t.Errorf("headroom is %s, less than 3Gi", c.Budgets.Headroom)
