@@ -4,12 +4,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipwayhq/slipway/internal/command/ci"
-	"github.com/slipwayhq/slipway/internal/instance"
 )
 
 // deliveryCommands are the commands of the stages.
 func (a *app) deliveryCommands() []*cobra.Command {
 	return []*cobra.Command{ci.New(), a.demoCommand()}
 }
-
-func inside() bool { return instance.Inside() }

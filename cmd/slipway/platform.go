@@ -45,6 +45,7 @@ type platform struct {
 	readUser string // the user name of the GitOps engine's token
 	api      *api.Router
 	mux      *http.ServeMux // the platform's listener
+	cluster  clusterAccess
 
 	registry  *registry.Registry
 	scanner   *scan.Service

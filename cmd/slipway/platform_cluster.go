@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/slipwayhq/slipway/internal/instance"
 	"github.com/slipwayhq/slipway/internal/node"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -108,7 +109,7 @@ func (s *settings) cleanLeftovers(ctx context.Context, out io.Writer, req downRe
 	}
 	if s.namespace != nil && s.Cluster.Enabled {
 		// What is left is inside the namespace: clean up from there.
-		if !inside() && s.namespace.Exists() {
+		if !instance.Inside() && s.namespace.Exists() {
 			return s.namespace.Enter(ctx)
 		}
 	}

@@ -1,6 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"os"
+	"sync"
+
+	"k8s.io/client-go/dynamic"
+
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/rollout"
@@ -21,22 +27,47 @@ func (p *platform) operations() *web.Operations {
 	return &web.Operations{
 		Server: gitops.NewServer(cfg.API),
 		Apps: func() (*gitops.Client, error) {
-			kube, err := p.dynamicClient()
+			kube, err := p.clusterClient()
 			if err != nil {
-				return nil, clusterAway(err)
+				return nil, err
 			}
 			return gitops.NewClient(kube), nil
 		},
 		Rollouts: func() (*rollout.Client, error) {
-			kube, err := p.dynamicClient()
+			kube, err := p.clusterClient()
 			if err != nil {
-				return nil, clusterAway(err)
+				return nil, err
 			}
 			return rollout.NewClient(kube), nil
 		},
 	}
 }
 
-func clusterAway(err error) error {
-	return &delivery.Error{Kind: delivery.Unavailable, Message: "The cluster is not there yet.", Next: "See: slipway status", Err: err}
+// clusterAccess is the one client of the cluster that this process shares.
+type clusterAccess struct {
+	mu         sync.Mutex
+	kubeconfig []byte
+	client     dynamic.Interface
+}
+
+// clusterClient returns the shared client, made anew whenever the kubeconfig
+// has changed: it appears after the start, and its certificate is renewed. The
+// error is of kind Unavailable while there is none.
+func (p *platform) clusterClient() (dynamic.Interface, error) {
+	c := &p.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kubeconfig, err := os.ReadFile(p.dir.Kubeconfig())
+	if err == nil && c.client != nil && bytes.Equal(kubeconfig, c.kubeconfig) {
+		return c.client, nil
+	}
+	var client dynamic.Interface
+	if err == nil {
+		client, err = p.dynamicClient()
+	}
+	if err != nil {
+		return nil, &delivery.Error{Kind: delivery.Unavailable, Message: "The cluster is not there yet.", Next: "See: slipway status", Err: err}
+	}
+	c.kubeconfig, c.client = kubeconfig, client
+	return client, nil
 }

@@ -6,10 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	"k8s.io/client-go/dynamic"
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -59,22 +56,14 @@ func (p *platform) releaseComponents(context.Context) ([]supervise.Component, er
 // come later than the pages.
 type rolloutsForReleases struct {
 	platform *platform
-	mu       sync.Mutex
-	kube     dynamic.Interface // nil until it is asked for
 }
 
 func (a *rolloutsForReleases) clients() (*gitops.Client, *rollout.Client, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var err error
-	if a.kube == nil {
-		a.kube, err = a.platform.dynamicClient()
-	}
+	kube, err := a.platform.clusterClient()
 	if err != nil {
-		a.kube = nil
-		return nil, nil, &delivery.Error{Kind: delivery.Unavailable, Message: "The cluster does not answer.", Next: "See: slipway status", Err: err}
+		return nil, nil, err
 	}
-	return gitops.NewClient(a.kube), rollout.NewClient(a.kube), nil
+	return gitops.NewClient(kube), rollout.NewClient(kube), nil
 }
 
 // watch tells the timeline of every change. Applications come first, because
