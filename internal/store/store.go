@@ -303,6 +303,22 @@ func IsUnique(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "UNIQUE constraint failed")
 }
 
+// Taken turns the violation of a UNIQUE constraint into an error of kind
+// Conflict that names the field, and returns every other error as it is.
+func Taken(err error, field string) error {
+	if IsUnique(err) {
+		return &delivery.Error{Kind: delivery.Conflict, Message: field + " has already been taken", Fields: map[string][]string{field: {"has already been taken"}}}
+	}
+	return err
+}
+
+// Like returns a pattern for a LIKE that matches s anywhere in lower case, with
+// "\" as its escape.
+func Like(s string) string {
+	r := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
+	return "%" + r.Replace(strings.ToLower(s)) + "%"
+}
+
 // Millis converts a time to the form the schema stores: milliseconds since the
 // Unix epoch, and 0 for the zero time.
 func Millis(t time.Time) int64 {

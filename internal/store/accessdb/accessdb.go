@@ -39,22 +39,8 @@ func missing(what string, err error) error {
 	return nil
 }
 
-func taken(err error, field string) error {
-	if store.IsUnique(err) {
-		return &delivery.Error{Kind: delivery.Conflict, Message: field + " has already been taken", Fields: map[string][]string{field: {"has already been taken"}}}
-	}
-	return err
-}
-
 // key is the form in which names are compared.
 func key(s string) string { return strings.ToLower(s) }
-
-// like returns a pattern for a LIKE that matches s anywhere, with "\" as its
-// escape.
-func like(s string) string {
-	r := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
-	return "%" + r.Replace(key(s)) + "%"
-}
 
 // page appends a LIMIT where one is asked for.
 func page(query string, args []any, limit, offset int) (string, []any) {
@@ -131,16 +117,16 @@ func (s *Store) CreateUser(ctx context.Context, a access.Account) (access.Accoun
 		}
 		_, err = t.Exec(`INSERT INTO namespaces (kind, owner_id, path, full_path, full_path_key, name, visibility, created_at) VALUES ('user', ?, ?, ?, ?, ?, 'public', ?)`,
 			a.ID, a.Username, a.Username, key(a.Username), a.Name, store.Millis(a.CreatedAt))
-		return taken(err, "username")
+		return store.Taken(err, "username")
 	})
 	return a, err
 }
 
 func userTaken(err error) error {
 	if err != nil && strings.Contains(err.Error(), "email_key") {
-		return taken(err, "email")
+		return store.Taken(err, "email")
 	}
-	return taken(err, "username")
+	return store.Taken(err, "username")
 }
 
 // UpdateUser implements access.Store.
@@ -152,7 +138,7 @@ func (s *Store) UpdateUser(ctx context.Context, a access.Account) error {
 			return userTaken(err)
 		}
 		_, err = t.Exec(`UPDATE namespaces SET path = ?, full_path = ?, full_path_key = ?, name = ? WHERE owner_id = ? AND kind = 'user'`, a.Username, a.Username, key(a.Username), a.Name, a.ID)
-		return taken(err, "username")
+		return store.Taken(err, "username")
 	})
 }
 
@@ -200,7 +186,7 @@ func (s *Store) Users(ctx context.Context, f access.UserFilter, limit, offset in
 	}
 	if f.Search != "" {
 		from += ` AND (u.username_key LIKE ? ESCAPE '\' OR lower(u.name) LIKE ? ESCAPE '\' OR u.email_key = ?)`
-		args = append(args, like(f.Search), like(f.Search), key(f.Search))
+		args = append(args, store.Like(f.Search), store.Like(f.Search), key(f.Search))
 	}
 	if f.Username != "" {
 		from += ` AND u.username_key = ?`

@@ -43,13 +43,13 @@ func (s *Store) CreateGroup(ctx context.Context, g delivery.Group, ownerID int64
 				return fmt.Errorf("accessdb: create group: %w", err)
 			}
 			if n > 0 {
-				return taken(fmt.Errorf("UNIQUE constraint failed"), "path")
+				return store.Taken(fmt.Errorf("UNIQUE constraint failed"), "path")
 			}
 		}
 		res, err := t.Exec(`INSERT INTO namespaces (kind, parent_id, path, full_path, full_path_key, name, description, visibility, created_at) VALUES ('group', ?, ?, ?, ?, ?, ?, ?, ?)`,
 			null(g.ParentID), g.Path, g.FullPath, key(g.FullPath), g.Name, g.Description, g.Visibility, store.Millis(g.CreatedAt))
 		if err != nil {
-			return taken(err, "path")
+			return store.Taken(err, "path")
 		}
 		if g.ID, err = res.LastInsertId(); err != nil {
 			return err
@@ -79,12 +79,12 @@ func (s *Store) UpdateGroup(ctx context.Context, g delivery.Group) (delivery.Gro
 		g.FullPath = full
 		if _, err := t.Exec(`UPDATE namespaces SET path = ?, full_path = ?, full_path_key = ?, name = ?, description = ?, visibility = ? WHERE id = ?`,
 			g.Path, full, key(full), g.Name, g.Description, g.Visibility, g.ID); err != nil {
-			return taken(err, "path")
+			return store.Taken(err, "path")
 		}
 		if full != old {
 			if _, err := t.Exec(`UPDATE namespaces SET full_path = ? || substr(full_path, ?), full_path_key = ? || substr(full_path_key, ?) WHERE full_path_key LIKE ? ESCAPE '\'`,
-				full, len(old)+1, key(full), len(old)+1, like(old + "/")[1:]); err != nil {
-				return taken(err, "path")
+				full, len(old)+1, key(full), len(old)+1, store.Like(old + "/")[1:]); err != nil {
+				return store.Taken(err, "path")
 			}
 		}
 		return nil
@@ -158,7 +158,7 @@ func (s *Store) Groups(ctx context.Context, f access.GroupFilter, limit, offset 
 	}
 	if f.Search != "" {
 		where += ` AND (lower(g.name) LIKE ? ESCAPE '\' OR g.full_path_key LIKE ? ESCAPE '\')`
-		args = append(args, like(f.Search), like(f.Search))
+		args = append(args, store.Like(f.Search), store.Like(f.Search))
 	}
 	if f.ParentID != 0 {
 		where += ` AND g.parent_id = ?`
@@ -264,7 +264,7 @@ func (s *Store) Namespaces(ctx context.Context, userID int64, all bool, search s
 	args := []any{userID, all, userID, store.Millis(time.Now())}
 	if search != "" {
 		from += ` AND n.full_path_key LIKE ? ESCAPE '\'`
-		args = append(args, like(search))
+		args = append(args, store.Like(search))
 	}
 	found, total, err := list(ctx, s.db, namespaceColumns, from, "n.kind DESC, n.full_path_key", args, limit, offset, scanNamespace)
 	out := make([]delivery.Namespace, len(found))
@@ -333,7 +333,7 @@ func (s *Store) Members(ctx context.Context, groupID, projectID int64, inherited
 	args = append(args, store.Millis(time.Now()))
 	if search != "" {
 		from += ` AND (u.username_key LIKE ? ESCAPE '\' OR lower(u.name) LIKE ? ESCAPE '\')`
-		args = append(args, like(search), like(search))
+		args = append(args, store.Like(search), store.Like(search))
 	}
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		if err := t.QueryRow(with+` SELECT count(DISTINCT u.id)`+from, args...).Scan(&total); err != nil {

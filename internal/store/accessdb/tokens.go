@@ -93,7 +93,7 @@ func (s *Store) CreateKey(ctx context.Context, k access.Key) (access.Key, error)
 		res, err := t.Exec(`INSERT INTO ssh_keys (user_id, project_id, title, public_key, fingerprint, can_push, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 			null(k.UserID), null(k.ProjectID), k.Title, k.PublicKey, k.Fingerprint, k.CanPush, store.Millis(k.CreatedAt), store.Millis(k.ExpiresAt))
 		if err != nil {
-			return taken(err, "fingerprint")
+			return store.Taken(err, "fingerprint")
 		}
 		k.ID, err = res.LastInsertId()
 		return err

@@ -41,13 +41,6 @@ func missing(what string, err error) error {
 	return nil
 }
 
-func taken(err error, field string) error {
-	if store.IsUnique(err) {
-		return &delivery.Error{Kind: delivery.Conflict, Message: field + " has already been taken", Fields: map[string][]string{field: {"has already been taken"}}}
-	}
-	return err
-}
-
 func null(id int64) any {
 	if id == 0 {
 		return nil
@@ -56,11 +49,6 @@ func null(id int64) any {
 }
 
 func key(s string) string { return strings.ToLower(s) }
-
-func like(s string) string {
-	r := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
-	return "%" + r.Replace(key(s)) + "%"
-}
 
 func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
 
@@ -161,11 +149,11 @@ func (s *Store) CreateProject(ctx context.Context, p delivery.Project, set forge
 			return fmt.Errorf("forgedb: create project: %w", err)
 		}
 		if n > 0 {
-			return taken(errors.New("UNIQUE constraint failed"), "path")
+			return store.Taken(errors.New("UNIQUE constraint failed"), "path")
 		}
 		p.ID, err = insert(t, `INSERT INTO projects (namespace_id, path, path_key, name, description, visibility, default_branch, empty, creator_id, forked_from_id, ci_config_path, settings, created_at, last_activity) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.DefaultBranch, p.Empty, p.CreatorID, null(p.ForkedFromID), p.CIConfigPath, settings, store.Millis(p.CreatedAt), store.Millis(p.LastActivity))
-		return taken(err, "path")
+		return store.Taken(err, "path")
 	})
 	if err != nil {
 		return p, err
@@ -182,7 +170,7 @@ func (s *Store) UpdateProject(ctx context.Context, p delivery.Project, set forge
 	err = s.db.Write(ctx, func(t *store.Tx) error {
 		_, err := t.Exec(`UPDATE projects SET namespace_id = ?, path = ?, path_key = ?, name = ?, description = ?, visibility = ?, archived = ?, forked_from_id = ?, ci_config_path = ?, settings = ? WHERE id = ?`,
 			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.Archived, null(p.ForkedFromID), p.CIConfigPath, settings, p.ID)
-		return taken(err, "path")
+		return store.Taken(err, "path")
 	})
 	if err != nil {
 		return p, err
@@ -273,7 +261,7 @@ func visible(f forge.ProjectFilter) (string, []any) {
 		add(asMember, f.Viewer, delivery.Owner, now, delivery.Owner)
 	}
 	if f.Search != "" {
-		add(`lower(p.name) LIKE ? ESCAPE '\' OR n.full_path_key || '/' || p.path_key LIKE ? ESCAPE '\' OR lower(p.description) LIKE ? ESCAPE '\'`, like(f.Search), like(f.Search), like(f.Search))
+		add(`lower(p.name) LIKE ? ESCAPE '\' OR n.full_path_key || '/' || p.path_key LIKE ? ESCAPE '\' OR lower(p.description) LIKE ? ESCAPE '\'`, store.Like(f.Search), store.Like(f.Search), store.Like(f.Search))
 	}
 	if f.GroupID != 0 && f.Subgroups {
 		add(`p.namespace_id IN (WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id) SELECT id FROM below)`, f.GroupID)

@@ -46,7 +46,7 @@ func (s *Store) CreateRelease(ctx context.Context, v forge.Release) (forge.Relea
 
 func insertLink(t *store.Tx, releaseID int64, l forge.ReleaseLink) (int64, error) {
 	id, err := insert(t, `INSERT INTO release_links (release_id, name, url, path, link_type) VALUES (?, ?, ?, ?, ?)`, releaseID, l.Name, l.URL, l.Path, l.LinkType)
-	return id, taken(err, "name")
+	return id, store.Taken(err, "name")
 }
 
 // UpdateRelease implements forge.Store.
@@ -101,7 +101,7 @@ func (s *Store) SetReleaseLink(ctx context.Context, projectID int64, tag string,
 			return err
 		}
 		_, err = t.Exec(`UPDATE release_links SET name = ?, url = ?, path = ?, link_type = ? WHERE id = ? AND release_id = ?`, l.Name, l.URL, l.Path, l.LinkType, l.ID, id)
-		return taken(err, "name")
+		return store.Taken(err, "name")
 	})
 	return l, err
 }
@@ -341,7 +341,7 @@ func (s *Store) LFSLocks(ctx context.Context, projectID int64) ([]forge.LFSLock,
 func (s *Store) CreateLFSLock(ctx context.Context, l forge.LFSLock) (forge.LFSLock, error) {
 	err := s.db.Write(ctx, func(t *store.Tx) (err error) {
 		l.ID, err = insert(t, `INSERT INTO lfs_locks (project_id, user_id, path, created_at) VALUES (?, ?, ?, ?)`, l.ProjectID, l.UserID, l.Path, store.Millis(l.CreatedAt))
-		return taken(err, "path")
+		return store.Taken(err, "path")
 	})
 	return l, err
 }

@@ -149,10 +149,10 @@ func (s *Store) MergeRequests(ctx context.Context, f forge.MergeRequestFilter, l
 		add(`m.source_project_id = ?`, f.SourceID)
 	}
 	if f.Search != "" {
-		add(`lower(m.title) LIKE ? ESCAPE '\' OR lower(m.description) LIKE ? ESCAPE '\'`, like(f.Search), like(f.Search))
+		add(`lower(m.title) LIKE ? ESCAPE '\' OR lower(m.description) LIKE ? ESCAPE '\'`, store.Like(f.Search), store.Like(f.Search))
 	}
 	for _, l := range f.Labels {
-		add(`char(10) || m.labels || char(10) LIKE ? ESCAPE '\'`, "%\n"+strings.Trim(like(l), "%")+"\n%")
+		add(`char(10) || m.labels || char(10) LIKE ? ESCAPE '\'`, "%\n"+strings.Trim(store.Like(l), "%")+"\n%")
 	}
 	if f.Draft != nil {
 		add(`m.draft = ?`, *f.Draft)
