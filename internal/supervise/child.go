@@ -88,7 +88,7 @@ func (c *Child) setPID(pid int) {
 
 // Run adopts or starts the program and waits for its end.
 func (c *Child) Run(ctx context.Context) error {
-	fd, pid, adopted, err := c.adopt()
+	proc, pid, adopted, err := c.adopt()
 	if err != nil {
 		return err
 	}
@@ -99,12 +99,12 @@ func (c *Child) Run(ctx context.Context) error {
 				return err
 			}
 		}
-		if cmd, fd, err = c.start(); err != nil {
+		if cmd, proc, err = c.start(); err != nil {
 			return err
 		}
 		pid = cmd.Process.Pid
 	}
-	defer unix.Close(fd)
+	defer proc.Close()
 	c.setPID(pid)
 	defer c.setPID(0)
 	if c.Joined != nil {
@@ -112,8 +112,7 @@ func (c *Child) Run(ctx context.Context) error {
 			c.Log.Warn("cannot put the program into its cgroup", "program", filepath.Base(c.Path), "err", err)
 		}
 	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); waitFD(fd) }()
+	ended := proc.Ended()
 	select {
 	case <-ended:
 		return c.reap(cmd)
@@ -122,7 +121,7 @@ func (c *Child) Run(ctx context.Context) error {
 	if c.KeepOnStop != nil && c.KeepOnStop() {
 		return nil
 	}
-	c.terminate(fd, ended)
+	c.terminate(proc, ended)
 	err = c.reap(cmd)
 	os.Remove(c.PIDFile)
 	var ee *exec.ExitError
@@ -132,19 +131,19 @@ func (c *Child) Run(ctx context.Context) error {
 	return err
 }
 
-func (c *Child) terminate(fd int, ended <-chan struct{}) {
+func (c *Child) terminate(proc *process, ended <-chan struct{}) {
 	within := c.StopWithin
 	if within == 0 {
 		within = 15 * time.Second
 	}
-	unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0)
+	proc.Signal(unix.SIGTERM)
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	select {
 	case <-ended:
 	case <-timer.C:
 		c.Log.Warn("program did not stop in time and is killed", "program", filepath.Base(c.Path), "within", within)
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		proc.Signal(unix.SIGKILL)
 		<-ended
 	}
 }
@@ -162,26 +161,13 @@ func (c *Child) reap(cmd *exec.Cmd) error {
 	return fmt.Errorf("the program ended: %w (see its log)", err)
 }
 
-// waitFD blocks until the process of a pidfd has ended.
-func waitFD(fd int) {
-	for {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
-}
-
-func (c *Child) start() (*exec.Cmd, int, error) {
+func (c *Child) start() (*exec.Cmd, *process, error) {
 	if err := os.MkdirAll(filepath.Dir(c.LogFile), 0o700); err != nil {
-		return nil, -1, err
+		return nil, nil, err
 	}
 	logFile, err := os.OpenFile(c.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, -1, fmt.Errorf("open log: %w", err)
+		return nil, nil, fmt.Errorf("open log: %w", err)
 	}
 	defer logFile.Close()
 	cmd := exec.Command(c.Path, c.Args...)
@@ -196,20 +182,26 @@ func (c *Child) start() (*exec.Cmd, int, error) {
 	fd := -1
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
 	if err := cmd.Start(); err != nil {
-		return nil, -1, fmt.Errorf("start %s: %w", filepath.Base(c.Path), err)
+		return nil, nil, fmt.Errorf("start %s: %w", filepath.Base(c.Path), err)
 	}
 	if fd < 0 {
 		cmd.Process.Kill()
 		cmd.Wait()
-		return nil, -1, errors.New("the kernel has no pidfd (Linux 5.4 or later is needed)")
+		return nil, nil, errors.New("the kernel has no pidfd (Linux 5.4 or later is needed)")
+	}
+	proc, err := newProcess(fd)
+	if err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, nil, err
 	}
 	if err := c.writePIDFile(cmd.Process.Pid); err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
-		unix.Close(fd)
-		return nil, -1, err
+		proc.Close()
+		return nil, nil, err
 	}
-	return cmd, fd, nil
+	return cmd, proc, nil
 }
 
 func (c *Child) writePIDFile(pid int) error {
@@ -236,38 +228,39 @@ func (c *Child) fingerprint() string { return strings.Join(c.Args, "\x00") + "\x
 
 // adopt takes over a running process of an earlier supervisor. One that runs
 // another version or configuration is stopped first.
-func (c *Child) adopt() (fd, pid int, ok bool, err error) {
+func (c *Child) adopt() (proc *process, pid int, ok bool, err error) {
 	body, err := os.ReadFile(c.PIDFile)
 	if errors.Is(err, os.ErrNotExist) {
-		return -1, 0, false, nil
+		return nil, 0, false, nil
 	}
 	if err != nil {
-		return -1, 0, false, err
+		return nil, 0, false, err
 	}
 	var rec pidRecord
 	if json.Unmarshal(body, &rec) != nil {
-		return -1, 0, false, nil
+		return nil, 0, false, nil
 	}
-	fd, err = unix.PidfdOpen(rec.PID, 0)
+	fd, err := unix.PidfdOpen(rec.PID, 0)
 	if err != nil {
-		return -1, 0, false, nil // it is gone
+		return nil, 0, false, nil // it is gone
+	}
+	if proc, err = newProcess(fd); err != nil {
+		return nil, 0, false, err
 	}
 	st, err := startTime(rec.PID)
 	if err != nil || st != rec.StartTime {
-		unix.Close(fd)
-		return -1, 0, false, nil // the number belongs to somebody else now
+		proc.Close()
+		return nil, 0, false, nil // the number belongs to somebody else now
 	}
 	info, err := os.Stat(c.Path)
 	if err == nil && rec.Executable == c.Path && rec.Modified == info.ModTime().UnixNano() && rec.Fingerprint == c.fingerprint() {
 		c.Log.Info("adopted a running program", "program", filepath.Base(c.Path), "pid", rec.PID)
-		return fd, rec.PID, true, nil
+		return proc, rec.PID, true, nil
 	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); waitFD(fd) }()
 	c.Log.Info("stopping a program that runs an earlier version or configuration", "program", filepath.Base(c.Path), "pid", rec.PID)
-	c.terminate(fd, ended)
-	unix.Close(fd)
-	return -1, 0, false, nil
+	c.terminate(proc, proc.Ended())
+	proc.Close()
+	return nil, 0, false, nil
 }
 
 // startTime reads when a process started; with its id it names the process for
@@ -348,12 +341,12 @@ func readyz(ctx context.Context, socket string) (health, error) {
 // is removed.
 func StopLeftover(ctx context.Context, pidFile string, within time.Duration) error {
 	c := &Child{PIDFile: pidFile, Fingerprint: "none", StopWithin: within, Log: slog.New(slog.DiscardHandler)}
-	fd, _, adopted, err := c.adopt()
+	proc, _, adopted, err := c.adopt()
 	if err != nil {
 		return fmt.Errorf("stop the process of %s: %w", pidFile, err)
 	}
 	if adopted {
-		unix.Close(fd)
+		proc.Close()
 	}
 	if err := os.Remove(pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

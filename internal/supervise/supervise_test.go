@@ -177,8 +177,16 @@ func TestChildIsAdoptedAndReplaced(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- c.Run(ctx) }()
-		eventually(t, "a process", func() bool { return c.PID() != 0 })
-		pid := c.PID()
+		pid := 0
+		eventually(t, "a process", func() bool {
+			select {
+			case err := <-ended:
+				t.Fatalf("ended instead of running: %v", err)
+			default:
+			}
+			pid = c.PID()
+			return pid != 0
+		})
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
