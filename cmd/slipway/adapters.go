@@ -7,6 +7,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/gitops"
 )
 
 // The adapters let a stage see another through the small interfaces that it
@@ -169,4 +170,28 @@ type repositoriesForRunner struct{ forge *forge.Service }
 // GitDir implements runner.Repositories.
 func (a repositoriesForRunner) GitDir(_ context.Context, projectID int64) (string, error) {
 	return a.forge.RepositoryPath(projectID), nil
+}
+
+// reverter implements gitops.Reverter with the forge, which checks that the
+// caller may push.
+type reverter struct {
+	forge *forge.Service
+	url   string // the forge's external URL
+}
+
+// Revert implements gitops.Reverter.
+func (a reverter) Revert(ctx context.Context, r gitops.Reversal, by delivery.Identity) (string, error) {
+	path, ok := gitops.ProjectPath(a.url, r.RepoURL)
+	if !ok {
+		return "", delivery.Errorf(delivery.Invalid, "The repository %s is not on this platform; revert the commit where it is.", r.RepoURL)
+	}
+	project, err := a.forge.ProjectByPath(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	if r.Branch == "" {
+		r.Branch = project.DefaultBranch
+	}
+	c, err := a.forge.Restore(ctx, by, project, forge.RestoreOptions{Branch: r.Branch, Paths: r.Paths, Good: r.Good, Bad: r.Bad, Message: r.Message})
+	return c.SHA, err
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,33 +14,6 @@ import (
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
-
-// pushHook is the part of GitLab's push payload that Argo CD reads
-// (doc/user/project/integrations/webhook_events.md, "Push events").
-type pushHook struct {
-	ObjectKind string       `json:"object_kind"`
-	EventName  string       `json:"event_name"`
-	Ref        string       `json:"ref"`
-	Before     string       `json:"before"`
-	After      string       `json:"after"`
-	Project    hookProject  `json:"project"`
-	Commits    []hookCommit `json:"commits"`
-}
-
-type hookProject struct {
-	ID            int64  `json:"id"`
-	WebURL        string `json:"web_url"`
-	GitHTTPURL    string `json:"git_http_url"`
-	GitSSHURL     string `json:"git_ssh_url"`
-	DefaultBranch string `json:"default_branch"`
-}
-
-type hookCommit struct {
-	ID       string   `json:"id"`
-	Added    []string `json:"added"`
-	Modified []string `json:"modified"`
-	Removed  []string `json:"removed"`
-}
 
 // gitopsHook tells Argo CD of every push to a branch, at once: syncs start
 // without polling. It is a consumer of the outbox, so a push is told even when
@@ -85,33 +57,9 @@ func (p *platform) pushHookBody(ctx context.Context, projectID int64, push deliv
 	if err != nil {
 		return nil, err
 	}
-	hook := pushHook{
-		ObjectKind: "push", EventName: "push", Ref: push.Ref, Before: push.Before, After: push.After,
-		Project: hookProject{ID: project.ID, WebURL: p.forge.WebURL(project), GitHTTPURL: p.forge.HTTPURL(project), GitSSHURL: p.forge.SSHURL(project), DefaultBranch: project.DefaultBranch},
-	}
-	// Argo CD skips Applications whose paths are not among the changed files,
-	// so the files of the whole push are listed, on its last commit.
-	commit := hookCommit{ID: push.After, Added: []string{}, Modified: []string{}, Removed: []string{}}
-	if push.Before != delivery.ZeroSHA {
-		changes, err := p.forge.ChangedFiles(ctx, projectID, push.Before, push.After)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range changes {
-			switch c.Status {
-			case "added":
-				commit.Added = append(commit.Added, c.NewPath)
-			case "deleted":
-				commit.Removed = append(commit.Removed, c.OldPath)
-			case "renamed":
-				commit.Added, commit.Removed = append(commit.Added, c.NewPath), append(commit.Removed, c.OldPath)
-			default:
-				commit.Modified = append(commit.Modified, c.NewPath)
-			}
-		}
-		hook.Commits = []hookCommit{commit}
-	}
-	return json.Marshal(hook)
+	// Argo CD skips Applications whose paths are not among the changed files.
+	body, _, err := p.forge.PushHook(ctx, project, push)
+	return body, err
 }
 
 func postHook(ctx context.Context, client *http.Client, secret string, body []byte) error {

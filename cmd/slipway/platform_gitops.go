@@ -96,6 +96,8 @@ func (p *platform) gitopsComponents(context.Context) ([]supervise.Component, err
 	}}, nil
 }
 
+func (p *platform) reverter() gitops.Reverter { return reverter{p.forge, p.ExternalURL} }
+
 // readSecret reads a secret file.
 func readSecret(path string) (string, error) {
 	b, err := os.ReadFile(path)

@@ -224,7 +224,7 @@ func (a *rolloutsForReleases) Revert(ctx context.Context, application string, by
 	if err != nil {
 		return "", err
 	}
-	return c.Revert(ctx, gitops.Repository{Forge: a.platform.forge, URL: a.platform.ExternalURL}, application, 0, by)
+	return c.Revert(ctx, a.platform.reverter(), application, 0, by)
 }
 
 // codeForReleases implements release.Code.

@@ -284,6 +284,10 @@ func TestRestoreAndSearch(t *testing.T) {
 	if _, err := restore(); delivery.KindOf(err) != delivery.Invalid {
 		t.Errorf("twice: %v", err)
 	}
+	body, kind, err := w.forge.PushHook(t.Context(), p, delivery.Pushed{Ref: "refs/heads/main", Before: good, After: "refs/heads/main"})
+	if err != nil || kind != "Push Hook" || !strings.Contains(string(body), `"modified":[]`) || !strings.Contains(string(body), `"added":["other"]`) {
+		t.Errorf("the whole push on one commit: %s %s %v", kind, body, err)
+	}
 	commit("update", "prod/image", "v3")
 	if _, err := restore(); delivery.KindOf(err) != delivery.Conflict {
 		t.Errorf("changed again: %v", err)

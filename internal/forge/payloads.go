@@ -91,6 +91,34 @@ func (s *Service) hookCommit(p delivery.Project, c delivery.Commit) map[string]a
 const maxHookCommits = 20 // as GitLab; total_commits_count has the number
 
 func (s *Service) pushPayload(ctx context.Context, p delivery.Project, v delivery.Pushed) (json.RawMessage, string, error) {
+	commits, total, err := s.pushCommits(ctx, p, v)
+	if err != nil {
+		return nil, "", err
+	}
+	return s.pushBody(ctx, p, v, commits, total)
+}
+
+// PushHook returns the payload of a push and its X-Gitlab-Event for a receiver
+// that decides by the changed files and would miss those beyond the first
+// commits: they are all listed on one commit, the last. A new branch lists no
+// commit.
+func (s *Service) PushHook(ctx context.Context, p delivery.Project, v delivery.Pushed) (json.RawMessage, string, error) {
+	commits := []map[string]any{}
+	if v.Before != delivery.ZeroSHA && v.After != delivery.ZeroSHA {
+		changes, err := s.ChangedFiles(ctx, p.ID, v.Before, v.After)
+		if err != nil {
+			return nil, "", err
+		}
+		c, err := s.Commit(ctx, p.ID, v.After)
+		if err != nil {
+			return nil, "", err
+		}
+		commits = append(commits, s.hookCommitFiles(p, c, changes))
+	}
+	return s.pushBody(ctx, p, v, commits, len(commits))
+}
+
+func (s *Service) pushBody(ctx context.Context, p delivery.Project, v delivery.Pushed, commits []map[string]any, total int) (json.RawMessage, string, error) {
 	kind, name := "push", "Push Hook"
 	if strings.HasPrefix(v.Ref, "refs/tags/") {
 		kind, name = "tag_push", "Tag Push Hook"
@@ -101,10 +129,6 @@ func (s *Service) pushPayload(ctx context.Context, p delivery.Project, v deliver
 		if u, err = s.access.User(ctx, v.UserID); err != nil && !delivery.IsNotFound(err) {
 			return nil, "", err
 		}
-	}
-	commits, total, err := s.pushCommits(ctx, p, v)
-	if err != nil {
-		return nil, "", err
 	}
 	var checkout any = v.After
 	if v.After == delivery.ZeroSHA {
@@ -168,7 +192,6 @@ func (s *Service) pushCommits(ctx context.Context, p delivery.Project, v deliver
 	list = list[:min(len(list), maxHookCommits)]
 	slices.Reverse(list)
 	for _, c := range list {
-		shape := s.hookCommit(p, c)
 		from := ""
 		if len(c.Parents) > 0 {
 			from = c.Parents[0]
@@ -177,23 +200,29 @@ func (s *Service) pushCommits(ctx context.Context, p delivery.Project, v deliver
 		if err != nil {
 			return nil, 0, err
 		}
-		added, modified, removed := []string{}, []string{}, []string{}
-		for _, f := range changes {
-			switch f.Status {
-			case "added", "copied":
-				added = append(added, f.NewPath)
-			case "deleted":
-				removed = append(removed, f.OldPath)
-			case "renamed":
-				added, removed = append(added, f.NewPath), append(removed, f.OldPath)
-			default:
-				modified = append(modified, f.NewPath)
-			}
-		}
-		shape["added"], shape["modified"], shape["removed"] = added, modified, removed
-		out = append(out, shape)
+		out = append(out, s.hookCommitFiles(p, c, changes))
 	}
 	return out, total, nil
+}
+
+// hookCommitFiles is a commit with the names of changed files.
+func (s *Service) hookCommitFiles(p delivery.Project, c delivery.Commit, changes []delivery.FileChange) map[string]any {
+	added, modified, removed := []string{}, []string{}, []string{}
+	for _, f := range changes {
+		switch f.Status {
+		case "added", "copied":
+			added = append(added, f.NewPath)
+		case "deleted":
+			removed = append(removed, f.OldPath)
+		case "renamed":
+			added, removed = append(added, f.NewPath), append(removed, f.OldPath)
+		default:
+			modified = append(modified, f.NewPath)
+		}
+	}
+	shape := s.hookCommit(p, c)
+	shape["added"], shape["modified"], shape["removed"] = added, modified, removed
+	return shape
 }
 
 func (s *Service) requestPayload(ctx context.Context, p delivery.Project, v delivery.MergeRequestChanged) (json.RawMessage, string, error) {

@@ -11,16 +11,15 @@ import (
 // Reversal asks for a commit that takes changes back without rewriting history.
 type Reversal struct {
 	RepoURL string   // the clone address, as in the Application
-	Branch  string   // where the commit goes
+	Branch  string   // where the commit goes; "" is the default branch
 	Paths   []string // only files below these folders; empty means the whole repository
 	Good    string   // the commit whose files are wanted
 	Bad     string   // the commit that is taken back; newer than Good
 	Message string
 }
 
-// Reverter makes the commit; Repository implements it with the
-// forge. The contract: on Branch,
-// each file below Paths that differs between Good and Bad becomes as it is in
+// Reverter makes the commit in the forge, which checks that the caller may
+// push. The contract: on Branch ("" is the default branch), each file below Paths that differs between Good and Bad becomes as it is in
 // Good; everything else, newer commits included, stays. It returns the new
 // commit. It is a Conflict when such a file changed again after Bad, and
 // Invalid when there is nothing to take back.

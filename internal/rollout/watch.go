@@ -2,13 +2,11 @@ package rollout
 
 import (
 	"context"
-	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 )
 
 // Change is a step in a Rollout's life. Before is nil for one that was not
@@ -53,92 +51,17 @@ func summary(r *Rollout) delivery.RolloutChanged {
 // tries (nil: one second). The callback runs on one goroutine and should be
 // quick.
 func (c *Client) Watch(ctx context.Context, retry func(context.Context) error, tell func(Change)) error {
-	if retry == nil {
-		retry = func(ctx context.Context) error { return sleep(ctx, time.Second) }
-	}
-	known := map[string]*Rollout{}
-	for {
-		if err := c.watchOnce(ctx, known, tell); err != nil && ctx.Err() != nil {
-			return nil
-		}
-		if retry(ctx) != nil {
-			return nil
-		}
-	}
-}
-
-func (c *Client) watchOnce(ctx context.Context, known map[string]*Rollout, tell func(Change)) error {
-	all := c.kube.Resource(Resource)
-	list, err := all.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	seen := map[string]bool{}
-	for i := range list.Items {
-		seen[key(&list.Items[i])] = true
-		if err := update(known, &list.Items[i], tell); err != nil {
-			return err
-		}
-	}
-	for k, r := range known {
-		if !seen[k] {
-			delete(known, k)
-			tell(Change{Before: r})
-		}
-	}
-	w, err := all.Watch(ctx, metav1.ListOptions{ResourceVersion: list.GetResourceVersion()})
-	if err != nil {
-		return err
-	}
-	defer w.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case e, ok := <-w.ResultChan():
-			u, isObject := e.Object.(*unstructured.Unstructured)
-			if !ok || !isObject {
-				return nil // the server ended the watch, or told an error: list again
+	f := kubewatch.Follower[Rollout]{
+		Resource: c.kube.Resource(Resource), Retry: retry,
+		Decode: func(u *unstructured.Unstructured) (*Rollout, error) {
+			ro, err := decode(u)
+			if err != nil {
+				return nil, err
 			}
-			switch e.Type {
-			case watch.Deleted:
-				before := known[key(u)]
-				delete(known, key(u))
-				if before != nil {
-					tell(Change{Before: before})
-				}
-			case watch.Added, watch.Modified:
-				if err := update(known, u, tell); err != nil {
-					return err
-				}
-			default:
-				return nil
-			}
-		}
+			return convert(ro), nil
+		},
+		Tell: func(before, after *Rollout) { tell(Change{before, after}) },
 	}
-}
-
-func key(u *unstructured.Unstructured) string { return u.GetNamespace() + "/" + u.GetName() }
-
-func update(known map[string]*Rollout, u *unstructured.Unstructured, tell func(Change)) error {
-	ro, err := decode(u)
-	if err != nil {
-		return err
-	}
-	r := convert(ro)
-	before := known[key(u)]
-	known[key(u)] = r
-	tell(Change{Before: before, After: r})
+	f.Run(ctx)
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
