@@ -33,6 +33,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
@@ -147,7 +148,11 @@ func (b *bench) start() (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	acc := access.New(access.Options{Store: accessdb.New(db)})
+	box, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		return nil, err
+	}
+	acc := access.New(access.Options{Store: accessdb.New(db, box)})
 	if _, err := acc.EnsureAdministrator(b.ctx); err != nil {
 		return nil, err
 	}
@@ -164,7 +169,7 @@ func (b *bench) start() (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	b.forge, err = forge.New(forge.Options{Store: forgedb.New(db), Access: acc, Root: filepath.Join(b.dir, "repositories"), RunDir: filepath.Join(b.dir, "run"), ExternalURL: "http://" + l.Addr().String(), Log: slog.New(slog.DiscardHandler)})
+	b.forge, err = forge.New(forge.Options{Store: forgedb.New(db, box), Access: acc, Root: filepath.Join(b.dir, "repositories"), RunDir: filepath.Join(b.dir, "run"), ExternalURL: "http://" + l.Addr().String(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/release"
 	"github.com/slipwayhq/slipway/internal/scan"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -42,6 +43,8 @@ type platform struct {
 
 	db       *store.DB
 	access   *access.Service
+	sealKey  []byte // of what is encrypted at rest
+	box      *seal.Box
 	readUser string // the user name of the GitOps engine's token
 	api      *api.Router
 	mux      *http.ServeMux // the platform's listener

@@ -13,8 +13,10 @@ import (
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/api"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
+	"github.com/slipwayhq/slipway/internal/store/forgedb"
 	"github.com/slipwayhq/slipway/internal/supervise"
 	"github.com/slipwayhq/slipway/internal/web"
 )
@@ -28,13 +30,34 @@ func (p *platform) openCore(ctx context.Context) error {
 	}
 	p.db = db
 	p.closers = append(p.closers, db.Close)
-	p.access = access.New(access.Options{Store: accessdb.New(db), Log: p.log, CookieSecure: p.secure()})
+	if err := p.openSeal(ctx); err != nil {
+		return err
+	}
+	p.access = access.New(access.Options{Store: accessdb.New(db, p.box), Log: p.log, CookieSecure: p.secure()})
 	if err := p.ensureAdministrator(ctx); err != nil {
 		return err
 	}
 	p.api = api.NewRouter(p.access, p.access, p.log)
 	p.mux = http.NewServeMux()
 	return nil
+}
+
+// openSeal reads the key of what is encrypted at rest, and encrypts what was
+// stored before that.
+func (p *platform) openSeal(ctx context.Context) error {
+	key, err := seal.LoadKey(p.dir.Path("keys", "ci.key"))
+	if err != nil {
+		return err
+	}
+	p.sealKey = key
+	if p.box, err = seal.New(key); err != nil {
+		return err
+	}
+	n, err := p.db.SealColumns(ctx, p.box, append(append([]string{}, accessdb.SealedColumns...), forgedb.SealedColumns...)...)
+	if n > 0 {
+		p.log.Info("stored secrets are encrypted now", "values", n)
+	}
+	return err
 }
 
 // secure reports whether people reach the platform by HTTPS only.

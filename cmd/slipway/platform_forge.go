@@ -22,7 +22,7 @@ import (
 // before anybody is served.
 func (p *platform) openForge(ctx context.Context) error {
 	f, err := forge.New(forge.Options{
-		Store: forgedb.New(p.db), Access: p.access, Root: p.dir.Path("repositories"), RunDir: p.dir.Path("run", "git"),
+		Store: forgedb.New(p.db, p.box), Access: p.access, Root: p.dir.Path("repositories"), RunDir: p.dir.Path("run", "git"),
 		LFSRoot: p.dir.Path("lfs"), ExternalURL: p.ExternalURL, SSHHost: p.address, SSHPort: p.SSH.Port, Log: p.log,
 		MaxPushBytes: int64(p.Forge.MaxPushSize), LocalHosts: p.Forge.WebhookAllow,
 	})

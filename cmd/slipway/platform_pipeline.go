@@ -15,16 +15,12 @@ import (
 
 // openPipelines makes the CI engine and lets access validate its job tokens.
 func (p *platform) openPipelines(ctx context.Context) error {
-	key, err := pipeline.LoadKey(p.dir.Path("keys", "ci.key"))
-	if err != nil {
-		return err
-	}
 	repos := repositoriesForPipelines{p.access, p.forge}
 	projects := projectsForPipelines{p.access, p.forge}
 	e, err := pipeline.New(ctx, pipeline.Config{
 		Store: pipelinedb.New(p.db), Projects: projects, Users: projects, Repositories: repos,
 		MergeRequests: p.forge, Releases: releasesForPipelines{p.access, p.forge},
-		Log: p.log, Key: key, DataDir: p.DataDir, ExternalURL: p.ExternalURL, RegistryHost: p.externalHost(),
+		Log: p.log, Key: p.sealKey, DataDir: p.DataDir, ExternalURL: p.ExternalURL, RegistryHost: p.externalHost(),
 		SSHHost: p.address, SSHPort: p.SSH.Port, Version: version, Templates: func(name string) ([]byte, error) { return fs.ReadFile(ciTemplates.Templates(), name) },
 	})
 	if err != nil {

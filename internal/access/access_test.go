@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
 )
@@ -31,8 +32,12 @@ func open(t *testing.T) (*access.Service, *clock) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
+	box, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
 	c := &clock{time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)}
-	return access.New(access.Options{Store: accessdb.New(db), Now: c.Now}), c
+	return access.New(access.Options{Store: accessdb.New(db, box), Now: c.Now}), c
 }
 
 func person(t *testing.T, s *access.Service, name string) (delivery.User, delivery.Identity) {

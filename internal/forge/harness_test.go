@@ -19,6 +19,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/forge/rest"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
@@ -83,10 +84,14 @@ func (w *world) open(change ...func(*forge.Options)) {
 		w.t.Fatal(err)
 	}
 	w.db = db
-	w.access = access.New(access.Options{Store: accessdb.New(db), JobTokens: w.jobs, Log: log})
+	box, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.access = access.New(access.Options{Store: accessdb.New(db, box), JobTokens: w.jobs, Log: log})
 	mux := http.NewServeMux()
 	w.server = httptest.NewServer(mux)
-	o := forge.Options{Store: forgedb.New(db), Access: w.access, Root: filepath.Join(w.dir, "repositories"), RunDir: filepath.Join(w.dir, "run"),
+	o := forge.Options{Store: forgedb.New(db, box), Access: w.access, Root: filepath.Join(w.dir, "repositories"), RunDir: filepath.Join(w.dir, "run"),
 		ExternalURL: w.server.URL, SSHPort: 2222, Log: log, LocalRequests: true}
 	for _, c := range change {
 		c(&o)

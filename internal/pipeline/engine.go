@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/seal"
 )
 
 // Config is what an Engine needs. Store, Projects, Users, Repositories, Key,
@@ -54,7 +55,7 @@ type Engine struct {
 	store   Store
 	clock   Clock
 	log     *slog.Logger
-	seal    *sealer
+	seal    *seal.Box
 	queue   *queue
 	wheel   *wheel
 	keysMu  sync.Mutex
@@ -104,12 +105,12 @@ func New(_ context.Context, cfg Config) (*Engine, error) {
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = &http.Client{Timeout: 20 * time.Second}
 	}
-	seal, err := newSealer(cfg.Key)
+	box, err := seal.New(cfg.Key)
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
-		cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Log, seal: seal,
+		cfg: cfg, store: cfg.Store, clock: cfg.Clock, log: cfg.Log, seal: box,
 		queue: newQueue(), wheel: newWheel(cfg.Clock), live: map[int64]*live{}, work: make(chan struct{}, 1),
 		runs: map[int64]*run{}, offers: map[int64]*offer{}, runners: map[string]*Runner{}, touched: map[string]time.Time{},
 		server: serverFacts{protocol: u.Scheme, fqdn: u.Host, host: u.Hostname(), port: u.Port()},

@@ -59,12 +59,12 @@ func (e *Engine) loadTokenKeys(ctx context.Context) (*tokenKeys, error) {
 			return nil, fmt.Errorf("pipeline: ID token key: %w", err)
 		}
 		text := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
-		sealed = e.seal.seal(string(text))
+		sealed = e.seal.Seal(string(text))
 		if err := e.store.Update(ctx, func(tx Tx) error { return tx.SetSetting("id token key", sealed) }); err != nil {
 			return nil, err
 		}
 	}
-	text, err := e.seal.open(sealed)
+	text, err := e.seal.Open(sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -225,6 +225,6 @@ func (e *Engine) secret(ctx context.Context, c *jobContext, s *gitlabci.Secret) 
 	if sealed == "" {
 		return delivery.JobVariable{}, delivery.Errorf(delivery.Invalid, "secrets:%s: the secret store has no %s with the field %s for this project.", s.Name, path, field)
 	}
-	value, err := e.seal.open(sealed)
+	value, err := e.seal.Open(sealed)
 	return delivery.JobVariable{Key: s.Name, Value: value, File: s.File, Masked: true, Raw: true}, err
 }

@@ -18,10 +18,10 @@ func (e *Engine) Update(ctx context.Context, fn func(Tx) error) error {
 }
 
 // Seal encrypts a value for a record; Unseal is its inverse.
-func (e *Engine) Seal(value string) string { return e.seal.seal(value) }
+func (e *Engine) Seal(value string) string { return e.seal.Seal(value) }
 
 // Unseal decrypts a value of a record.
-func (e *Engine) Unseal(sealed string) (string, error) { return e.seal.open(sealed) }
+func (e *Engine) Unseal(sealed string) (string, error) { return e.seal.Open(sealed) }
 
 // SealValues encrypts variables that somebody gave.
 func (e *Engine) SealValues(vars []VariableValue) []SealedVariable { return e.sealValues(vars) }
@@ -36,7 +36,7 @@ func (e *Engine) CheckVariable(v *Variable) error {
 	if err := checkVariable(v); err != nil {
 		return err
 	}
-	v.Sealed = e.seal.seal(v.Value)
+	v.Sealed = e.seal.Seal(v.Value)
 	return nil
 }
 

@@ -135,7 +135,7 @@ func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, ta
 		if sealed == "" {
 			return nil
 		}
-		if session.Token, err = e.seal.open(sealed); err != nil {
+		if session.Token, err = e.seal.Open(sealed); err != nil {
 			return err
 		}
 		r, err := tx.RunnerByToken(hashToken(session.Token))
@@ -175,7 +175,7 @@ func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, ta
 		return session, err
 	}
 	return session, e.store.Update(ctx, func(tx Tx) error {
-		return tx.SetSetting("builtin runner token", e.seal.seal(session.Token))
+		return tx.SetSetting("builtin runner token", e.seal.Seal(session.Token))
 	})
 }
 

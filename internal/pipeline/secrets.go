@@ -15,7 +15,7 @@ func (e *Engine) PutSecret(ctx context.Context, owner string, ownerID int64, pat
 	if path == "" || field == "" || value == "" {
 		return delivery.Errorf(delivery.Invalid, "path, field and value are needed")
 	}
-	s := Secret{Owner: owner, OwnerID: ownerID, Path: path, Field: field, Sealed: e.seal.seal(value)}
+	s := Secret{Owner: owner, OwnerID: ownerID, Path: path, Field: field, Sealed: e.seal.Seal(value)}
 	return e.store.Update(ctx, func(tx Tx) error { return tx.PutSecret(&s) })
 }
 

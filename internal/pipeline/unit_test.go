@@ -229,40 +229,6 @@ func TestBusyTimeLeavesOutPauses(t *testing.T) {
 	}
 }
 
-func TestSealedValuesNeedTheKey(t *testing.T) {
-	t.Parallel()
-	a, err := newSealer(bytes.Repeat([]byte{1}, KeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := newSealer(bytes.Repeat([]byte{2}, KeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sealed := a.seal("secret")
-	if v, err := a.open(sealed); v != "secret" || err != nil {
-		t.Error(v, err)
-	}
-	if _, err := b.open(sealed); delivery.KindOf(err) != delivery.Stalled {
-		t.Error(err)
-	}
-	if strings.Contains(sealed, "secret") || a.seal("secret") == sealed {
-		t.Error("the value shows")
-	}
-	path := filepath.Join(t.TempDir(), "keys", "ci.key")
-	k1, err := LoadKey(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k2, err := LoadKey(path)
-	if err != nil || !bytes.Equal(k1, k2) {
-		t.Error("the key is not kept", err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Error(info.Mode(), err)
-	}
-}
-
 func FuzzRunnerBody(f *testing.F) {
 	f.Add("application/json", []byte(`{"token":"t","info":{"features":{}},"output":{"checksum":"crc32:0"}}`))
 	f.Add("application/x-www-form-urlencoded", []byte("token=t&tag_list=a,b"))

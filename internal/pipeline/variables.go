@@ -23,7 +23,7 @@ type VariableValue struct {
 func (e *Engine) sealValues(vars []VariableValue) []SealedVariable {
 	out := make([]SealedVariable, 0, len(vars))
 	for _, v := range vars {
-		out = append(out, SealedVariable{Key: v.Key, Sealed: e.seal.seal(v.Value), File: v.File, Raw: v.Raw, Masked: v.Masked})
+		out = append(out, SealedVariable{Key: v.Key, Sealed: e.seal.Seal(v.Value), File: v.File, Raw: v.Raw, Masked: v.Masked})
 	}
 	return out
 }
@@ -32,7 +32,7 @@ func (e *Engine) sealValues(vars []VariableValue) []SealedVariable {
 func (e *Engine) openValues(sealed []SealedVariable) ([]VariableValue, error) {
 	out := make([]VariableValue, 0, len(sealed))
 	for _, s := range sealed {
-		v, err := e.seal.open(s.Sealed)
+		v, err := e.seal.Open(s.Sealed)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +83,7 @@ func (e *Engine) loadConfigured(tx Tx, projectID int64, groups []int64, protecte
 		if v.Protected && !protected {
 			continue
 		}
-		if v.Value, err = e.seal.open(v.Sealed); err != nil {
+		if v.Value, err = e.seal.Open(v.Sealed); err != nil {
 			return nil, fmt.Errorf("variable %s: %w", v.Key, err)
 		}
 		all = append(all, v)

@@ -27,6 +27,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/pipeline/pipelinetest"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
@@ -61,10 +62,12 @@ func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc) *sit
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	db, err := store.Open(ctx, filepath.Join(dir, "slipway.db"))
 	s.must(err)
-	s.access = access.New(access.Options{Store: accessdb.New(db), Log: log})
+	box, err := seal.New(make([]byte, seal.KeySize))
+	s.must(err)
+	s.access = access.New(access.Options{Store: accessdb.New(db, box), Log: log})
 	mux := http.NewServeMux()
 	s.server = httptest.NewServer(mux)
-	s.forge, err = forge.New(forge.Options{Store: forgedb.New(db), Access: s.access, Root: filepath.Join(dir, "repositories"), RunDir: filepath.Join(dir, "run"),
+	s.forge, err = forge.New(forge.Options{Store: forgedb.New(db, box), Access: s.access, Root: filepath.Join(dir, "repositories"), RunDir: filepath.Join(dir, "run"),
 		ExternalURL: s.server.URL, SSHPort: 2222, Log: log})
 	s.must(err)
 	s.must(s.forge.Recover(ctx))

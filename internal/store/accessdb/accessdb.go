@@ -15,16 +15,28 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 )
 
 // Store implements access.Store.
-type Store struct{ db *store.DB }
+type Store struct {
+	db  *store.DB
+	box *seal.Box
+}
 
 var _ access.Store = (*Store)(nil)
 
-// New returns a Store over an open database.
-func New(db *store.DB) *Store { return &Store{db: db} }
+// SealedColumns are the columns that are encrypted at rest.
+var SealedColumns = []string{totpSecret, totpPending}
+
+const (
+	totpSecret  = "users.totp_secret"
+	totpPending = "users.totp_pending"
+)
+
+// New returns a Store over an open database; the box seals second factors.
+func New(db *store.DB, box *seal.Box) *Store { return &Store{db: db, box: box} }
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -96,11 +108,18 @@ func (s *Store) exec(ctx context.Context, what, query string, args ...any) error
 
 const userColumns = `u.id, u.username, u.name, u.email, u.password_hash, u.totp_secret, u.totp_pending, u.totp_last, u.admin, u.blocked, u.bot, u.created_at, u.last_sign_in`
 
-func scanUser(r scanner) (access.Account, error) {
+func (s *Store) scanUser(r scanner) (access.Account, error) {
 	var a access.Account
 	var created, signedIn int64
 	err := r.Scan(&a.ID, &a.Username, &a.Name, &a.Email, &a.PasswordHash, &a.TOTPSecret, &a.TOTPPending, &a.TOTPLast, &a.Admin, &a.Blocked, &a.Bot, &created, &signedIn)
+	if err != nil {
+		return a, err
+	}
 	a.CreatedAt, a.LastSignIn = store.Time(created), store.Time(signedIn)
+	if a.TOTPSecret, err = s.box.OpenColumn(totpSecret, a.TOTPSecret); err != nil {
+		return a, err
+	}
+	a.TOTPPending, err = s.box.OpenColumn(totpPending, a.TOTPPending)
 	return a, err
 }
 
@@ -133,7 +152,7 @@ func userTaken(err error) error {
 func (s *Store) UpdateUser(ctx context.Context, a access.Account) error {
 	return s.db.Write(ctx, func(t *store.Tx) error {
 		_, err := t.Exec(`UPDATE users SET username = ?, username_key = ?, name = ?, email = ?, email_key = ?, password_hash = ?, totp_secret = ?, totp_pending = ?, admin = ?, blocked = ?, last_sign_in = ? WHERE id = ?`,
-			a.Username, key(a.Username), a.Name, a.Email, key(a.Email), a.PasswordHash, a.TOTPSecret, a.TOTPPending, a.Admin, a.Blocked, store.Millis(a.LastSignIn), a.ID)
+			a.Username, key(a.Username), a.Name, a.Email, key(a.Email), a.PasswordHash, s.box.Column(totpSecret, a.TOTPSecret), s.box.Column(totpPending, a.TOTPPending), a.Admin, a.Blocked, store.Millis(a.LastSignIn), a.ID)
 		if err != nil {
 			return userTaken(err)
 		}
@@ -172,7 +191,7 @@ func (s *Store) UserByLogin(ctx context.Context, login string) (access.Account, 
 
 func (s *Store) user(ctx context.Context, where string, args ...any) (a access.Account, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
-		a, err = scanUser(t.QueryRow(`SELECT `+userColumns+` FROM users u `+where, args...))
+		a, err = s.scanUser(t.QueryRow(`SELECT `+userColumns+` FROM users u `+where, args...))
 		return missing("User", err)
 	})
 	return a, err
@@ -196,7 +215,7 @@ func (s *Store) Users(ctx context.Context, f access.UserFilter, limit, offset in
 		from += ` AND u.blocked = ?`
 		args = append(args, *f.Blocked)
 	}
-	return list(ctx, s.db, userColumns, from, "u.id", args, limit, offset, scanUser)
+	return list(ctx, s.db, userColumns, from, "u.id", args, limit, offset, s.scanUser)
 }
 
 // AcceptTOTP implements access.Store.

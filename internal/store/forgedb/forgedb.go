@@ -17,17 +17,30 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/seal"
 	"github.com/slipwayhq/slipway/internal/store"
 	"github.com/slipwayhq/slipway/internal/store/accessdb"
 )
 
 // Store implements forge.Store.
-type Store struct{ db *store.DB }
+type Store struct {
+	db  *store.DB
+	box *seal.Box
+}
 
 var _ forge.Store = (*Store)(nil)
 
-// New returns a Store over an open database.
-func New(db *store.DB) *Store { return &Store{db: db} }
+// SealedColumns are the columns that are encrypted at rest.
+var SealedColumns = []string{mirrorPassword, hookToken}
+
+const (
+	mirrorPassword = "mirrors.password"
+	hookToken      = "hooks.token"
+)
+
+// New returns a Store over an open database; the box seals the credentials of
+// mirrors and webhooks.
+func New(db *store.DB, box *seal.Box) *Store { return &Store{db: db, box: box} }
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -203,7 +216,7 @@ func (s *Store) ProjectByID(ctx context.Context, id int64) (delivery.Project, er
 
 // ProjectByPath implements forge.Store.
 func (s *Store) ProjectByPath(ctx context.Context, fullPath string) (delivery.Project, error) {
-	return accessdb.New(s.db).ProjectByPath(ctx, fullPath)
+	return accessdb.New(s.db, s.box).ProjectByPath(ctx, fullPath)
 }
 
 // ProjectSettings implements forge.Store.

@@ -134,7 +134,7 @@ func encodeHook(h forge.Hook) (string, error) {
 
 const hookColumns = `id, COALESCE(project_id, 0), settings, token, created_at, failing_since, system`
 
-func scanHook(r scanner) (h forge.Hook, err error) {
+func (s *Store) scanHook(r scanner) (h forge.Hook, err error) {
 	var raw string
 	var created, failing int64
 	if err := r.Scan(&h.ID, &h.ProjectID, &raw, &h.Token, &created, &failing, &h.System); err != nil {
@@ -147,7 +147,8 @@ func scanHook(r scanner) (h forge.Hook, err error) {
 	h.Name, h.Description, h.URL, h.Push, h.PushFilter, h.TagPush, h.MergeRequest = v.Name, v.Description, v.URL, v.Push, v.PushFilter, v.TagPush, v.MergeRequest
 	h.Note, h.Job, h.Pipeline, h.Deployment, h.Release, h.SkipVerify = v.Note, v.Job, v.Pipeline, v.Deployment, v.Release, v.SkipVerify
 	h.CreatedAt, h.FailingSince = store.Time(created), store.Time(failing)
-	return h, nil
+	h.Token, err = s.box.OpenColumn(hookToken, h.Token)
+	return h, err
 }
 
 // CreateHook implements forge.Store.
@@ -157,7 +158,7 @@ func (s *Store) CreateHook(ctx context.Context, h forge.Hook) (forge.Hook, error
 		return h, err
 	}
 	err = s.db.Write(ctx, func(t *store.Tx) error {
-		h.ID, err = insert(t, `INSERT INTO hooks (project_id, settings, token, created_at, system) VALUES (?, ?, ?, ?, ?)`, null(h.ProjectID), raw, h.Token, store.Millis(h.CreatedAt), h.System)
+		h.ID, err = insert(t, `INSERT INTO hooks (project_id, settings, token, created_at, system) VALUES (?, ?, ?, ?, ?)`, null(h.ProjectID), raw, s.box.Column(hookToken, h.Token), store.Millis(h.CreatedAt), h.System)
 		return err
 	})
 	return h, err
@@ -169,7 +170,7 @@ func (s *Store) UpdateHook(ctx context.Context, h forge.Hook) error {
 	if err != nil {
 		return err
 	}
-	return s.exec(ctx, "update hook", `UPDATE hooks SET settings = ?, token = ?, failing_since = ? WHERE id = ?`, raw, h.Token, store.Millis(h.FailingSince), h.ID)
+	return s.exec(ctx, "update hook", `UPDATE hooks SET settings = ?, token = ?, failing_since = ? WHERE id = ?`, raw, s.box.Column(hookToken, h.Token), store.Millis(h.FailingSince), h.ID)
 }
 
 // DeleteHook implements forge.Store.
@@ -179,17 +180,17 @@ func (s *Store) DeleteHook(ctx context.Context, projectID, id int64) error {
 
 // HookByID implements forge.Store.
 func (s *Store) HookByID(ctx context.Context, projectID, id int64) (forge.Hook, error) {
-	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ? AND COALESCE(project_id, 0) = ?`, []any{id, projectID}, scanHook)
+	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ? AND COALESCE(project_id, 0) = ?`, []any{id, projectID}, s.scanHook)
 }
 
 // HookOfDelivery implements forge.Store.
 func (s *Store) HookOfDelivery(ctx context.Context, hookID int64) (forge.Hook, error) {
-	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ?`, []any{hookID}, scanHook)
+	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ?`, []any{hookID}, s.scanHook)
 }
 
 // Hooks implements forge.Store.
 func (s *Store) Hooks(ctx context.Context, projectID int64, system bool) ([]forge.Hook, error) {
-	out, _, err := list(ctx, s.db, query{columns: hookColumns, from: `FROM hooks WHERE COALESCE(project_id, 0) = ? AND (system = 0 OR ?)`, order: "id", args: []any{projectID, system}}, 0, 0, scanHook)
+	out, _, err := list(ctx, s.db, query{columns: hookColumns, from: `FROM hooks WHERE COALESCE(project_id, 0) = ? AND (system = 0 OR ?)`, order: "id", args: []any{projectID, system}}, 0, 0, s.scanHook)
 	return out, err
 }
 
@@ -353,11 +354,15 @@ func (s *Store) DeleteLFSLock(ctx context.Context, projectID, id int64) error {
 
 const mirrorColumns = `id, project_id, push, url, username, password, enabled, only_protected, interval_ms, next_at, last_at, last_success, last_error, status`
 
-func scanMirror(r scanner) (m forge.Mirror, err error) {
+func (s *Store) scanMirror(r scanner) (m forge.Mirror, err error) {
 	var interval, next, last, success int64
 	err = r.Scan(&m.ID, &m.ProjectID, &m.Push, &m.URL, &m.Username, &m.Password, &m.Enabled, &m.OnlyProtected, &interval, &next, &last, &success, &m.LastError, &m.Status)
+	if err != nil {
+		return m, err
+	}
 	m.Interval = time.Duration(interval) * time.Millisecond
 	m.NextAt, m.LastAt, m.LastSuccess = store.Time(next), store.Time(last), store.Time(success)
+	m.Password, err = s.box.OpenColumn(mirrorPassword, m.Password)
 	return m, err
 }
 
@@ -366,11 +371,11 @@ func (s *Store) SetMirror(ctx context.Context, m forge.Mirror) (forge.Mirror, er
 	err := s.db.Write(ctx, func(t *store.Tx) (err error) {
 		if m.ID == 0 {
 			m.ID, err = insert(t, `INSERT INTO mirrors (project_id, push, url, username, password, enabled, only_protected, interval_ms, next_at, status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-				m.ProjectID, m.Push, m.URL, m.Username, m.Password, m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), m.Status)
+				m.ProjectID, m.Push, m.URL, m.Username, s.box.Column(mirrorPassword, m.Password), m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), m.Status)
 			return err
 		}
 		res, err := t.Exec(`UPDATE mirrors SET url = ?, username = ?, password = ?, enabled = ?, only_protected = ?, interval_ms = ?, next_at = ?, last_at = ?, last_success = ?, last_error = ?, status = ? WHERE id = ? AND project_id = ?`,
-			m.URL, m.Username, m.Password, m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), store.Millis(m.LastAt), store.Millis(m.LastSuccess), m.LastError, m.Status, m.ID, m.ProjectID)
+			m.URL, m.Username, s.box.Column(mirrorPassword, m.Password), m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), store.Millis(m.LastAt), store.Millis(m.LastSuccess), m.LastError, m.Status, m.ID, m.ProjectID)
 		if err != nil {
 			return err
 		}
@@ -389,12 +394,12 @@ func (s *Store) DeleteMirror(ctx context.Context, projectID, id int64) error {
 
 // Mirrors implements forge.Store.
 func (s *Store) Mirrors(ctx context.Context, projectID int64) ([]forge.Mirror, error) {
-	out, _, err := list(ctx, s.db, query{columns: mirrorColumns, from: `FROM mirrors WHERE project_id = ?`, order: "id", args: []any{projectID}}, 0, 0, scanMirror)
+	out, _, err := list(ctx, s.db, query{columns: mirrorColumns, from: `FROM mirrors WHERE project_id = ?`, order: "id", args: []any{projectID}}, 0, 0, s.scanMirror)
 	return out, err
 }
 
 // DueMirrors implements forge.Store.
 func (s *Store) DueMirrors(ctx context.Context, now time.Time) ([]forge.Mirror, error) {
-	out, _, err := list(ctx, s.db, query{columns: mirrorColumns, from: `FROM mirrors WHERE enabled = 1 AND next_at <= ?`, order: "next_at", args: []any{store.Millis(now)}}, 0, 0, scanMirror)
+	out, _, err := list(ctx, s.db, query{columns: mirrorColumns, from: `FROM mirrors WHERE enabled = 1 AND next_at <= ?`, order: "next_at", args: []any{store.Millis(now)}}, 0, 0, s.scanMirror)
 	return out, err
 }
