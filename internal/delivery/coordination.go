@@ -33,6 +33,11 @@ type JobState string
 
 // States that a runner reports.
 const (
+	// JobPending keeps the offer of a job that was handed out and cannot start
+	// yet: it stays pending, with JobUpdate.Waiting as what it waits for. A
+	// runner repeats it at least every 30 seconds, until it accepts the job with
+	// JobRunning. It is no part of the HTTP protocol.
+	JobPending JobState = "pending"
 	JobRunning JobState = "running"
 	JobSuccess JobState = "success"
 	JobFailed  JobState = "failed"
@@ -41,6 +46,7 @@ const (
 // JobUpdate is a runner's report on its job.
 type JobUpdate struct {
 	State         JobState
+	Waiting       string // what the job waits for, such as "waiting for 1.0 GB, 0.6 GB free"; for JobPending
 	FailureReason string // GitLab's, such as script_failure; for JobFailed
 	ExitCode      int    // of the script; 0 when there is none
 	TraceChecksum string // "crc32:%08x" of the whole trace; empty: not checked

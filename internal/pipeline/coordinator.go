@@ -113,6 +113,10 @@ func (e *Engine) note(j *Job, message string) error {
 
 // UpdateJob implements delivery.Coordinator.
 func (e *Engine) UpdateJob(ctx context.Context, jobID int64, token string, u delivery.JobUpdate) (delivery.JobAck, error) {
+	if u.State == delivery.JobPending {
+		status, err := e.hold(ctx, jobID, token, u.Waiting)
+		return delivery.JobAck{Status: status}, err
+	}
 	r, status, err := e.lookup(ctx, jobID, token)
 	if err != nil {
 		return delivery.JobAck{}, err

@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -453,6 +454,46 @@ func TestSilentRunnersAndTimeouts(t *testing.T) {
 	w.runner.Update(w.ctx, a, "running", "", 0, nil)
 	w.clock.Advance(4 * time.Minute)
 	w.eventually("the slow job fails", func() bool { return w.jobs(p.ID)["slow"].FailureReason == pipeline.ReasonTimeout })
+}
+
+// TestARunnerKeepsAJobThatWaits: a runner may hold a job that it cannot start
+// yet; the job stays pending and shows what it and those behind it wait for.
+func TestARunnerKeepsAJobThatWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := w.create("first: {script: x}\nsecond: {script: x}\nthird: {script: x}")
+	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, delivery.RunnerInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := w.engine.RequestJob(w.ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := delivery.JobUpdate{State: delivery.JobPending, Waiting: "waiting for 1.0 GB, 0.6 GB free"}
+	for range 4 { // longer than an offer lasts
+		ack, err := w.engine.UpdateJob(w.ctx, spec.ID, spec.Token, hold)
+		if err != nil || ack.Status != "pending" {
+			t.Fatalf("%+v %v", ack, err)
+		}
+		w.clock.Advance(40 * time.Second)
+	}
+	jobs := w.jobs(p.ID)
+	for name, want := range map[string]string{"first": hold.Waiting, "second": fmt.Sprintf("next in the queue; job %d is %s", spec.ID, hold.Waiting),
+		"third": fmt.Sprintf("1 job before it in the queue; job %d is %s", spec.ID, hold.Waiting)} {
+		if got := w.engine.Waiting(jobs[name].ID); got != want || jobs[name].Status != "pending" {
+			t.Errorf("%s is %s, %q; want %q", name, jobs[name].Status, got, want)
+		}
+	}
+	if _, err := w.engine.UpdateJob(w.ctx, spec.ID, "glcbt-wrong", hold); delivery.KindOf(err) != delivery.Forbidden {
+		t.Errorf("another token: %v", err)
+	}
+	if ack, err := w.engine.UpdateJob(w.ctx, spec.ID, spec.Token, delivery.JobUpdate{State: delivery.JobRunning}); err != nil || ack.Status != "running" {
+		t.Errorf("accepted as %+v: %v", ack, err)
+	}
+	if got := w.engine.Waiting(spec.ID); got != "" {
+		t.Errorf("a running job waits: %q", got)
+	}
 }
 
 func TestAJobThatIsNotAcceptedIsOfferedAgain(t *testing.T) {

@@ -201,6 +201,16 @@ func (q *queue) ended(projectID int64) {
 	q.mu.Unlock()
 }
 
+// before counts the jobs ahead of one; -1 when it is not in the queue.
+func (q *queue) before(jobID int64) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.byID[jobID] == nil {
+		return -1
+	}
+	return sort.Search(len(q.jobs), func(i int) bool { return q.jobs[i].jobID >= jobID })
+}
+
 func (q *queue) size() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -30,6 +30,7 @@ type offer struct {
 	secrets  []string
 	graceful bool
 	accept   sync.Mutex // one accepts at a time
+	waiting  string     // what the job waits for on its runner; Engine.mu guards it
 }
 
 // run is a job on a runner.
@@ -169,6 +170,71 @@ func (e *Engine) adopt(j *Job) *run {
 		e.log.Error("runner of job not found", "job", j.ID, "err", err)
 	}
 	return e.begin(r, j.StartedAt.Add(time.Duration(j.Timeout)*time.Second))
+}
+
+// hold keeps an offer for a runner that cannot start the job yet, and notes what
+// it waits for. The status is the job's: anything but pending ends the offer.
+func (e *Engine) hold(ctx context.Context, jobID int64, token, reason string) (status string, err error) {
+	var j Job
+	if err := e.store.View(ctx, func(tx Tx) error {
+		j, err = tx.Job(jobID)
+		return err
+	}); err != nil {
+		if delivery.IsNotFound(err) {
+			err = gone()
+		}
+		return "", err
+	}
+	if j.Status != "pending" {
+		e.withdraw(jobID)
+		return j.Status, nil
+	}
+	hash := hashToken(token)
+	e.mu.Lock()
+	o := e.offers[jobID]
+	if o == nil || !sameHash(o.hash, hash) {
+		e.mu.Unlock()
+		return "", gone()
+	}
+	o.waiting = reason
+	e.mu.Unlock()
+	e.wheel.set("offer "+strconv.FormatInt(jobID, 10), e.clock.Now().Add(offerTime), func(context.Context) { e.returnOffer(jobID) })
+	e.watch.notify(jobID)
+	return j.Status, nil
+}
+
+// Waiting says what a pending job waits for: the words of the runner that was
+// given it, or its place in the queue and what the job at the runner before it
+// waits for. It is empty for a job that waits for nothing but a runner.
+func (e *Engine) Waiting(jobID int64) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if o := e.offers[jobID]; o != nil {
+		return o.waiting
+	}
+	first := ""
+	for id, o := range e.offers {
+		if o.waiting != "" && id < jobID {
+			first = fmt.Sprintf("job %d is %s", id, o.waiting)
+		}
+	}
+	before := e.queue.before(jobID)
+	switch {
+	case before < 0 || before == 0 && first == "":
+		return ""
+	case before == 0:
+		return "next in the queue; " + first
+	case first == "":
+		return fmt.Sprintf("%s before it in the queue", countOf(before))
+	}
+	return fmt.Sprintf("%s before it in the queue; %s", countOf(before), first)
+}
+
+func countOf(jobs int) string {
+	if jobs == 1 {
+		return "1 job"
+	}
+	return strconv.Itoa(jobs) + " jobs"
 }
 
 // withdraw forgets an offer whose job is not pending any more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // budget shares the memory that jobs may use, strictly in the order of asking:
@@ -21,9 +22,10 @@ type waiter struct {
 }
 
 // acquire waits until size bytes are free, or everything is when size exceeds
-// the whole budget. waiting is called once, with the reason, when it has to
-// wait. The function returned gives the bytes back.
-func (b *budget) acquire(ctx context.Context, size int64, waiting func(reason string)) (release func(), err error) {
+// the whole budget. waiting is called with the reason when it has to wait, and
+// then with the reason of that moment at every interval. The function returned
+// gives the bytes back.
+func (b *budget) acquire(ctx context.Context, size int64, every time.Duration, waiting func(reason string)) (release func(), err error) {
 	b.mu.Lock()
 	if b.total <= 0 {
 		b.mu.Unlock()
@@ -35,15 +37,23 @@ func (b *budget) acquire(ctx context.Context, size int64, waiting func(reason st
 		b.mu.Unlock()
 		return func() { b.release(size) }, nil
 	}
-	reason := fmt.Sprintf("waiting for %s, %s free", gigabytes(size), gigabytes(b.total-b.used))
 	mine := &waiter{size: size, ready: make(chan struct{})}
 	b.queue = append(b.queue, mine)
+	reason := b.reason(size)
 	b.mu.Unlock()
-	waiting(reason)
-	select {
-	case <-mine.ready:
-		return func() { b.release(size) }, nil
-	case <-ctx.Done():
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		waiting(reason)
+		select {
+		case <-mine.ready:
+			return func() { b.release(size) }, nil
+		case <-ctx.Done():
+		case <-ticker.C:
+			b.mu.Lock()
+			reason = b.reason(size)
+			b.mu.Unlock()
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -57,6 +67,11 @@ func (b *budget) acquire(ctx context.Context, size int64, waiting func(reason st
 	b.used -= size // admitted while ctx ended
 	b.admit()
 	return nil, context.Cause(ctx)
+}
+
+// reason words what a job of that size waits for. b.mu is held.
+func (b *budget) reason(size int64) string {
+	return fmt.Sprintf("waiting for %s, %s free", gigabytes(size), gigabytes(b.total-b.used))
 }
 
 func (b *budget) release(size int64) {

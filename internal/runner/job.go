@@ -68,11 +68,22 @@ func (r *Runner) run(ctx context.Context, spec *delivery.JobSpec, admitted func(
 	}
 	jobCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	j.setCancel(cancel)
+
+	// The memory comes first: a job that waits for it is pending, its time has
+	// not begun, and everyone sees what it waits for.
+	request, requestErr := j.describe()
+	if requestErr == nil {
+		release, err := j.admit(jobCtx, request, cancel)
+		if err != nil {
+			return j.notAdmitted(jobCtx, err)
+		}
+		defer release()
+	}
+	admitted()
 	timed, stop := context.WithTimeoutCause(jobCtx, timeout, &JobError{Reason: ReasonTimeout,
 		Message: fmt.Sprintf("execution took longer than %v seconds", timeout)})
 	defer stop()
-	j.setCancel(cancel)
-
 	ack, err := r.coordinator.UpdateJob(ctx, spec.ID, spec.Token, delivery.JobUpdate{State: delivery.JobRunning})
 	if err != nil {
 		return fmt.Errorf("accept job %d: %w", spec.ID, err)
@@ -84,7 +95,9 @@ func (r *Runner) run(ctx context.Context, spec *delivery.JobSpec, admitted func(
 	reporters.Go(func() { j.trace.run(reporting, status) })
 	reporters.Go(func() { j.keepAlive(reporting, status) })
 
-	err = j.execute(timed, admitted)
+	if err = requestErr; err == nil {
+		err = j.execute(timed, request)
+	}
 	stopReporting()
 	reporters.Wait()
 	if errors.Is(context.Cause(jobCtx), errDropped) {
@@ -150,23 +163,49 @@ func (j *job) keepAlive(ctx context.Context, status func(delivery.JobAck, error)
 	}
 }
 
-// execute runs the job's stages. Everything it made is gone when it returns.
-func (j *job) execute(ctx context.Context, admitted func()) (err error) {
-	info := j.spec.JobInfo
+// describe writes the trace's first words and says what the job needs.
+func (j *job) describe() (EnvironmentRequest, error) {
 	j.log.Print("Running with %s", j.runner.config.Version)
 	j.log.Print("  on %s, system ID: %s", j.runner.config.Name, j.runner.config.Session.SystemID)
-	request, err := j.request()
-	if err != nil {
-		return err
-	}
-	release, err := j.runner.budget.acquire(ctx, j.memory(request), func(reason string) {
-		j.log.Notice("Job is %s", reason)
+	return j.request()
+}
+
+// admit waits for the job's share of the memory. Meanwhile it keeps the offer
+// and tells the coordinator what the job waits for; a job that was canceled or
+// given to another runner is dropped.
+func (j *job) admit(ctx context.Context, request EnvironmentRequest, drop context.CancelCauseFunc) (release func(), err error) {
+	c := j.runner.config
+	last := ""
+	release, err = j.runner.budget.acquire(ctx, j.memory(request), c.KeepAlive, func(reason string) {
+		if last == "" {
+			j.log.Notice("Job was %s", reason)
+		}
+		if reason != last {
+			j.runner.logger.Info("job waits", "job", j.spec.ID, "reason", reason)
+			last = reason
+		}
+		ack, err := j.runner.coordinator.UpdateJob(ctx, j.spec.ID, j.spec.Token, delivery.JobUpdate{State: delivery.JobPending, Waiting: reason})
+		if err == nil && ack.Status != "pending" {
+			drop(errDropped)
+			return
+		}
+		j.observe(ack, err, drop)
 	})
-	if err != nil {
-		return err
+	return release, err
+}
+
+// notAdmitted ends a job that was never accepted: there is nothing to report.
+func (j *job) notAdmitted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errDropped) || errors.Is(cause, errInterrupted) {
+		j.runner.logger.Info("job dropped", "job", j.spec.ID, "cause", cause)
+		return nil
 	}
-	defer release()
-	admitted()
+	return err
+}
+
+// execute runs the job's stages. Everything it made is gone when it returns.
+func (j *job) execute(ctx context.Context, request EnvironmentRequest) (err error) {
+	info := j.spec.JobInfo
 	defer func() {
 		// The environment must end even when the job's time has run out.
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.runner.config.CloseTimeout)

@@ -21,14 +21,14 @@ func TestBudgetAdmitsInOrder(t *testing.T) {
 	b := &budget{total: 1600e6}
 	ctx := context.Background()
 	quiet := func(string) { t.Error("had to wait") }
-	first, err := b.acquire(ctx, 1000e6, quiet)
+	first, err := b.acquire(ctx, 1000e6, time.Hour, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	reasons := make(chan string, 2)
 	admitted := make(chan string, 2)
 	wait := func(name string, size int64) {
-		release, err := b.acquire(ctx, size, func(reason string) { reasons <- reason })
+		release, err := b.acquire(ctx, size, time.Hour, func(reason string) { reasons <- reason })
 		if err != nil {
 			t.Error(err)
 			return
@@ -44,7 +44,7 @@ func TestBudgetAdmitsInOrder(t *testing.T) {
 	<-reasons // it waits although it would fit
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := b.acquire(canceled, 1, func(string) {}); !errors.Is(err, context.Canceled) {
+	if _, err := b.acquire(canceled, 1, time.Hour, func(string) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a canceled wait ended with %v", err)
 	}
 	if len(admitted) > 0 {
@@ -63,7 +63,7 @@ func TestBudgetAdmitsInOrder(t *testing.T) {
 func TestBudgetGivesEverythingToAJobThatIsTooLarge(t *testing.T) {
 	t.Parallel()
 	b := &budget{total: 100}
-	release, err := b.acquire(context.Background(), 1000, func(string) { t.Error("had to wait") })
+	release, err := b.acquire(context.Background(), 1000, time.Hour, func(string) { t.Error("had to wait") })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -295,6 +296,9 @@ func (s *Server) whyPending(ctx context.Context, j *pipeline.JobView) (string, e
 		return "No active runner serves this project. Add one in the CI/CD settings.", nil
 	case online == 0:
 		return "The runners that could take this job have not been heard of for a while.", nil
+	}
+	if reason := s.Pipelines.Waiting(j.Job.ID); reason != "" {
+		return strings.ToUpper(reason[:1]) + reason[1:] + ".", nil
 	}
 	return "It waits for a runner to become free.", nil
 }

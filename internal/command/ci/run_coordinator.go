@@ -179,6 +179,9 @@ func (c *coordinator) UpdateJob(_ context.Context, id int64, _ string, u deliver
 	if err != nil {
 		return delivery.JobAck{}, err
 	}
+	if u.State == delivery.JobPending { // it waits for its share of the memory
+		return delivery.JobAck{Status: c.state.Jobs[i].Status.String()}, nil
+	}
 	if u.State == delivery.JobRunning {
 		if c.state.Jobs[i].Status == process.Pending {
 			l.started = time.Now()

@@ -118,6 +118,9 @@ func (s *server) jobShape(r *api.Request, j *pipeline.Job, p *pipeline.Pipeline,
 	if j.FailureReason != "" {
 		o["failure_reason"] = j.FailureReason
 	}
+	if j.Status == "pending" {
+		o["waiting_reason"] = s.Waiting(j.ID) // not GitLab's: why it does not run yet
+	}
 	if d := j.Duration(s.Now()); d > 0 {
 		o["duration"] = d.Seconds()
 	}

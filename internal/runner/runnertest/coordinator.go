@@ -33,6 +33,7 @@ type Job struct {
 	Spec      *delivery.JobSpec
 	Status    string // pending, running, canceling, success, failed
 	Update    delivery.JobUpdate
+	Waiting   []string // what it waited for before it was accepted
 	Trace     []byte
 	Artifacts map[string][]byte // by type
 	Names     map[string]string // file names by type
@@ -142,6 +143,8 @@ func (c *Coordinator) UpdateJob(_ context.Context, id int64, token string, u del
 	switch {
 	case job.Status == "success" || job.Status == "failed":
 		return delivery.JobAck{}, delivery.Errorf(delivery.Forbidden, "the job is finished")
+	case u.State == delivery.JobPending:
+		job.Waiting = append(job.Waiting, u.Waiting)
 	case u.State == delivery.JobRunning && job.Status == "pending":
 		job.Status = "running"
 	case u.State == delivery.JobRunning:
