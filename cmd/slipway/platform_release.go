@@ -218,15 +218,6 @@ func (a *rolloutsForReleases) Retry(ctx context.Context, namespace, name string)
 	return c.Retry(ctx, namespace, name)
 }
 
-// Revert implements release.Rollouts; the forge checks the right to push.
-func (a *rolloutsForReleases) Revert(ctx context.Context, application string, by delivery.Identity) (string, error) {
-	c, _, err := a.clients()
-	if err != nil {
-		return "", err
-	}
-	return c.Revert(ctx, a.platform.reverter(), application, 0, by)
-}
-
 // codeForReleases implements release.Code.
 type codeForReleases struct{ forge *forge.Service }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -52,9 +53,13 @@ func PlanReversal(a *Application, historyID int64) (Reversal, error) {
 		return Reversal{}, delivery.Errorf(delivery.Conflict, "Application %s has not been synced yet; there is nothing to go back to.", a.Name)
 	}
 	// The last revision that was synced, not the one compared with: commits
-	// that change nothing here move only the latter.
+	// that change nothing here move only the latter. A sync that waits for a
+	// version to become healthy, or gave that up, is not in the history.
 	bad := a.History[0].Revision
 	good := ""
+	if o := a.Operation; o != nil && o.Revision != "" && o.Revision != bad && o.Phase != "Succeeded" && o.Started.After(a.History[0].Deployed) {
+		bad = o.Revision
+	}
 	for _, h := range a.History {
 		switch {
 		case h.Source.RepoURL != "" && h.Source.RepoURL != source.RepoURL:
@@ -76,6 +81,28 @@ func PlanReversal(a *Application, historyID int64) (Reversal, error) {
 		RepoURL: source.RepoURL, Branch: branchOf(source.TargetRevision), Paths: a.ManifestPaths, Good: good, Bad: bad,
 		Message: fmt.Sprintf("Revert %s to %s\n\nThis takes back what %s changed since; everything else stays.\n", a.Name, short(good), short(bad)),
 	}, nil
+}
+
+// SyncBegan returns when the newest sync of a revision began that changed to
+// it; the zero time where it is not known.
+func (a *Application) SyncBegan(revision string) time.Time {
+	var began time.Time
+	if o := a.Operation; o != nil && o.Revision == revision {
+		began = o.Started
+	}
+	for _, h := range a.History {
+		if h.Revision != revision {
+			if began.IsZero() {
+				continue
+			}
+			break
+		}
+		began = h.Started
+		if began.IsZero() {
+			began = h.Deployed
+		}
+	}
+	return began
 }
 
 // branchOf maps an Application's target to a branch; "" is the default branch.

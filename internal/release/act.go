@@ -2,7 +2,6 @@ package release
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -51,8 +50,7 @@ func (s *Service) Act(ctx context.Context, who delivery.Identity, p delivery.Pro
 	case ActRetry:
 		return "The rollout starts again from its first step.", s.rollouts.Retry(ctx, d.Namespace, d.Rollout)
 	}
-	commit, err := s.rollouts.Revert(ctx, d.Application, who)
-	return fmt.Sprintf("Commit %s takes it back.", short(commit)), err
+	return s.revert(ctx, who, d.Namespace, d.Rollout, sha)
 }
 
 func (s *Service) mayAct(ctx context.Context, who delivery.Identity, p delivery.Project, d Deployment) error {

@@ -16,6 +16,7 @@ type memory struct {
 	settled      map[int64]bool
 	environments []Environment
 	writes       int // of attempts
+	settings     map[int64]Settings
 }
 
 func (m *memory) PutManifest(_ context.Context, one Manifest) error {
@@ -126,6 +127,19 @@ func (m *memory) PutEnvironment(_ context.Context, e Environment) error {
 
 func (m *memory) Environments(context.Context, int64) ([]Environment, error) {
 	return slices.Clone(m.environments), nil
+}
+
+func (m *memory) Settings(_ context.Context, projectID int64) (Settings, error) {
+	v, ok := m.settings[projectID]
+	if !ok {
+		return v, delivery.Errorf(delivery.NotFound, "unknown")
+	}
+	return v, nil
+}
+
+func (m *memory) PutSettings(_ context.Context, projectID int64, v Settings) error {
+	m.settings = map[int64]Settings{projectID: v}
+	return nil
 }
 
 func (m *memory) DeleteProject(context.Context, int64) error { return nil }

@@ -31,6 +31,9 @@ type Store interface {
 	Unsettled(ctx context.Context) ([]Attempt, error)
 	PutEnvironment(ctx context.Context, e Environment) error
 	Environments(ctx context.Context, projectID int64) ([]Environment, error)
+	// Settings returns what a project wants; NotFound where it has said nothing.
+	Settings(ctx context.Context, projectID int64) (Settings, error)
+	PutSettings(ctx context.Context, projectID int64, v Settings) error
 	// DeleteProject forgets a project.
 	DeleteProject(ctx context.Context, projectID int64) error
 }
@@ -75,14 +78,22 @@ type Rollouts interface {
 	PromoteFull(ctx context.Context, namespace, name string) error
 	Abort(ctx context.Context, namespace, name string) error
 	Retry(ctx context.Context, namespace, name string) error
-	// Revert commits the state before the newest sync and returns the commit.
-	Revert(ctx context.Context, application string, by delivery.Identity) (string, error)
+	// Revert commits the state before the newest sync and returns the commit. It
+	// is a Conflict where that sync began after the order's time.
+	Revert(ctx context.Context, application string, by delivery.Identity, o Order) (string, error)
+	// Announce writes a Kubernetes event of a Rollout.
+	Announce(ctx context.Context, namespace, rollout, reason, message string, warning bool) error
 }
 
 // Members says what a person may do.
 type Members interface {
 	RoleIn(ctx context.Context, who delivery.Identity, projectID int64) (delivery.Role, error)
 	UserRole(ctx context.Context, userID, projectID int64) (delivery.Role, error)
+	// Person returns an active user as the caller; NotFound or Forbidden where
+	// the account is gone or blocked.
+	Person(ctx context.Context, userID int64) (delivery.Identity, error)
+	// Audit records what was done with a project.
+	Audit(ctx context.Context, who delivery.Identity, action string, p delivery.Project, details string)
 }
 
 // Metrics evaluates a query to one number; ok is false where it gives none.

@@ -293,13 +293,14 @@ func (s *Service) follow(ctx context.Context, a *Attempt) (soon bool, err error)
 			}
 		}
 	}
+	again := s.autoRevert(ctx, a)
 	settled := false
 	if ended {
 		span := max(30*time.Second, min(10*time.Minute, a.Ended.Sub(a.Started)))
 		var e1, e2 error
 		a.During, e1 = s.measure(ctx, a.Namespace, a.Hash, *a.Ended, span)
 		// The measurement is final once its time has come.
-		settled = now.Sub(*a.Ended) >= afterwards
+		settled = now.Sub(*a.Ended) >= afterwards && !again
 		until := a.Ended.Add(afterwards)
 		if !settled {
 			until = now

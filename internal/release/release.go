@@ -177,6 +177,7 @@ type Attempt struct {
 	During      *Measures  `json:"metrics_canary"` // of this version while it rolled out
 	After       *Measures  `json:"metrics_after"`  // of the environment after the end
 	Recovered   bool       `json:"recovered"`      // read from the cluster afterwards: steps were not seen
+	Takeback    *Takeback  `json:"revert,omitempty"`
 }
 
 // Step is one step of the strategy.

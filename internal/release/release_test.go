@@ -38,6 +38,10 @@ type world struct {
 	did       []string
 	roles     map[int64]delivery.Role
 	lastEvent int64
+
+	revertFails error
+	why         string
+	told        []string
 }
 
 func newWorld(t *testing.T) *world {
@@ -478,9 +482,23 @@ func (w *world) Retry(_ context.Context, ns, name string) error {
 	w.did = append(w.did, "retry "+ns+"/"+name)
 	return nil
 }
-func (w *world) Revert(_ context.Context, application string, _ delivery.Identity) (string, error) {
-	w.did = append(w.did, "revert "+application)
+func (w *world) Revert(_ context.Context, application string, by delivery.Identity, o Order) (string, error) {
+	w.did = append(w.did, strings.TrimSpace("revert "+application+" "+by.Name))
+	if w.revertFails != nil {
+		return "", w.revertFails
+	}
+	w.why = o.Why
 	return sha("f"), nil
+}
+func (w *world) Announce(_ context.Context, ns, name, reason, message string, warning bool) error {
+	w.told = append(w.told, fmt.Sprintf("%s/%s %s %v %s", ns, name, reason, warning, message))
+	return nil
+}
+func (w *world) Person(_ context.Context, id int64) (delivery.Identity, error) {
+	return delivery.Identity{Kind: delivery.SessionUser, User: &delivery.User{ID: id, Username: "ann"}, Name: "ann"}, nil
+}
+func (w *world) Audit(_ context.Context, _ delivery.Identity, action string, p delivery.Project, _ string) {
+	w.told = append(w.told, "audit "+action+" "+p.FullPath)
 }
 func (w *world) RoleIn(_ context.Context, _ delivery.Identity, id int64) (delivery.Role, error) {
 	return w.roles[id], nil

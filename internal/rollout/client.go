@@ -27,9 +27,11 @@ import (
 var Resource = v1alpha1.RolloutGVR
 
 var (
-	replicaSets  = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}
-	podResource  = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
-	analysisRuns = v1alpha1.AnalysisRunGVR
+	replicaSets = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}
+	podResource = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	// eventResource is the core API's; kubectl shows both kinds.
+	eventResource = schema.GroupVersionResource{Version: "v1", Resource: "events"}
+	analysisRuns  = v1alpha1.AnalysisRunGVR
 )
 
 // Client reads Rollouts and acts on them through the Kubernetes API, with the
@@ -234,6 +236,33 @@ func (c *Client) Undo(ctx context.Context, namespace, name string, revision int6
 		return c.patch(ctx, ro, types.JSONPatchType, []any{map[string]any{"op": "replace", "path": "/spec/template", "value": template}}, "")
 	}
 	return delivery.Errorf(delivery.NotFound, "Rollout %s has no revision %d in its history.", name, revision)
+}
+
+// Announce writes a Kubernetes event about a Rollout.
+func (c *Client) Announce(ctx context.Context, namespace, name, reason, message string, warning bool) error {
+	ro, err := c.get(ctx, namespace, name)
+	if err != nil {
+		return err
+	}
+	now := metav1.NewTime(c.now())
+	e := corev1.Event{
+		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", name, now.UnixNano())},
+		InvolvedObject: corev1.ObjectReference{APIVersion: v1alpha1.SchemeGroupVersion.String(), Kind: "Rollout", Namespace: namespace, Name: name, UID: ro.UID, ResourceVersion: ro.ResourceVersion},
+		Reason:         reason, Message: message[:min(len(message), 1024)], Type: corev1.EventTypeNormal, Count: 1,
+		FirstTimestamp: now, LastTimestamp: now, Source: corev1.EventSource{Component: "slipway"},
+	}
+	if warning {
+		e.Type = corev1.EventTypeWarning
+	}
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&e)
+	if err != nil {
+		return fmt.Errorf("rollout: event: %w", err)
+	}
+	if _, err := c.kube.Resource(eventResource).Namespace(namespace).Create(ctx, &unstructured.Unstructured{Object: object}, metav1.CreateOptions{}); err != nil {
+		return failed("write event", name, err)
+	}
+	return nil
 }
 
 func spec(key string, v any) map[string]any { return map[string]any{"spec": map[string]any{key: v}} }

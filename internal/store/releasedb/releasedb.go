@@ -202,12 +202,27 @@ func (d *DB) Environments(ctx context.Context, projectID int64) ([]release.Envir
 	return list[release.Environment](ctx, d, nil, `SELECT 0, body FROM release_environments WHERE project_id = ? ORDER BY namespace, rollout`, projectID)
 }
 
+// Settings implements release.Store.
+func (d *DB) Settings(ctx context.Context, projectID int64) (release.Settings, error) {
+	return one[release.Settings](ctx, d, `SELECT body FROM release_settings WHERE project_id = ?`, projectID)
+}
+
+// PutSettings implements release.Store.
+func (d *DB) PutSettings(ctx context.Context, projectID int64, v release.Settings) error {
+	body, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return d.write(ctx, "store settings", `INSERT INTO release_settings (project_id, body) VALUES (?, ?) ON CONFLICT (project_id) DO UPDATE SET body = excluded.body`, projectID, body)
+}
+
 // DeleteProject implements release.Store.
 func (d *DB) DeleteProject(ctx context.Context, projectID int64) error {
 	return d.db.Write(ctx, func(t *store.Tx) error {
 		for _, query := range []string{
 			`DELETE FROM release_manifests WHERE project_id = ?1 OR config_project_id = ?1`, `DELETE FROM release_syncs WHERE config_project_id = ?`,
 			`DELETE FROM release_attempts WHERE project_id = ?`, `DELETE FROM release_environments WHERE project_id = ?`,
+			`DELETE FROM release_settings WHERE project_id = ?`,
 		} {
 			if _, err := t.Exec(query, projectID); err != nil {
 				return fmt.Errorf("releasedb: delete project: %w", err)
