@@ -38,6 +38,7 @@ type pipelineView struct {
 	Failed   []failedJob
 	Tests    *pipeline.TestReport
 	Findings []ciFindings
+	Scans    *scanDiff // what the pipeline brings in
 	Files    []coveredFile
 	Given    []pipeline.VariableValue
 }
@@ -238,7 +239,10 @@ func (s *Server) fillTab(r *Request, g *pipeline.Graph, v *pipelineView) error {
 		v.Tests = &report
 		return err
 	case "security":
-		v.Findings, err = s.findings(r, g.Pipeline.ID)
+		if v.Findings, err = s.findings(r, g.Pipeline.ID); err != nil {
+			return err
+		}
+		v.Scans, err = s.scanPipeline(Page{Project: r.Project, Role: r.Role}, g.Pipeline)
 		return err
 	case "coverage":
 		return s.fillCoverage(r, g, v)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/scan/report"
@@ -189,7 +190,9 @@ type imageView struct {
 	Repository registry.Repository
 	Image      registry.Image
 	By         string
-	Commit     string // from the image's labels (OCI annotations "revision")
+	Pipeline   int64  // that built it; 0 when a person pushed it
+	PipeRef    string // the branch or tag of that pipeline
+	Commit     string // from the image's labels (OCI annotations "revision"), else the pipeline's
 	Running    []string
 	RunsKnown  bool
 	HasCluster bool
@@ -211,6 +214,9 @@ func (s *Server) imagePage(w http.ResponseWriter, r *Request) error {
 	}
 	v.By = s.userName(ctx, v.Image.UserID)
 	v.Commit = v.Image.Labels["org.opencontainers.image.revision"]
+	if err := s.imageOrigin(ctx, &v); err != nil {
+		return err
+	}
 	if s.RunsWhere != nil {
 		// The cluster may be away; the page says so rather than failing.
 		v.Running, err = s.RunsWhere(ctx, v.Image)
@@ -229,6 +235,33 @@ func (s *Server) imagePage(w http.ResponseWriter, r *Request) error {
 	}
 	v.MayScan = s.Scan != nil && r.Role >= delivery.Developer
 	return s.render(w, r, http.StatusOK, "image", Page{Title: repo.Path + "@" + shortDigest(v.Image.Digest), Active: "registry", Data: v})
+}
+
+// imageOrigin finds the pipeline whose job pushed the image. A pipeline that
+// has been deleted since leaves the job's number.
+func (s *Server) imageOrigin(ctx context.Context, v *imageView) error {
+	if v.Image.JobID == 0 || s.Pipelines == nil {
+		return nil
+	}
+	err := s.Pipelines.View(ctx, func(tx pipeline.Tx) error {
+		job, err := tx.Job(v.Image.JobID)
+		if err != nil {
+			return err
+		}
+		made, err := tx.Pipeline(job.PipelineID)
+		if err != nil || made.ProjectID != v.Image.ProjectID {
+			return err
+		}
+		v.Pipeline, v.PipeRef = made.ID, made.Ref
+		if v.Commit == "" {
+			v.Commit = made.SHA
+		}
+		return nil
+	})
+	if delivery.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // findingGroup is one problem with every place that has it.

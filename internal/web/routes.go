@@ -30,6 +30,7 @@ func (s *Server) routes() {
 	if s.Registry != nil {
 		s.imageRoutes()
 	}
+	s.scanRoutes()
 	s.handle("/", func(http.ResponseWriter, *Request) error { return notFound() })
 	s.project.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), func(http.ResponseWriter, *Request) error { return notFound() })

@@ -144,7 +144,7 @@ func (s *Server) hashAssets(static fs.FS) error {
 // parseTemplates makes one set per page: the layout, the partials (files that
 // begin with _) and the page.
 func (s *Server) parseTemplates() error {
-	base, err := template.New("layout.html").Funcs(s.funcs()).Funcs(s.ciFuncs()).Funcs(timelineFuncs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
+	base, err := template.New("layout.html").Funcs(s.funcs()).Funcs(s.ciFuncs()).Funcs(s.scanFuncs()).Funcs(timelineFuncs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
 	if err != nil {
 		return fmt.Errorf("web: %w", err)
 	}
