@@ -118,7 +118,7 @@ func (p *platform) coreComponents(context.Context) ([]supervise.Component, error
 		Platform:   func(context.Context) (any, error) { return p.report(true), nil },
 	}
 	if p.releases != nil {
-		deps.Timeline = p.releases
+		deps.Timeline, deps.Places = p.releases, p.releases
 	}
 	if p.metrics != nil {
 		deps.Metrics = p.metrics

@@ -12,6 +12,8 @@ import (
 //	GET  /projects/:id/release_timeline
 //	GET  /projects/:id/release_timeline/:sha
 //	POST /projects/:id/release_timeline/:sha/:environment/:action
+//	GET  /projects/:id/release_settings
+//	PUT  /projects/:id/release_settings: auto_revert
 //
 // Who may read the repository may read the timeline; canRead says so.
 func (s *Service) Register(rt *api.Router, canRead func(delivery.Project, delivery.Role) bool) {
@@ -43,4 +45,29 @@ func (s *Service) Register(rt *api.Router, canRead func(delivery.Project, delive
 		}
 		return api.WriteJSON(w, http.StatusOK, map[string]string{"message": message})
 	})
+	rt.Handle("GET /projects/{project}/release_settings", api.Need{Role: delivery.Maintainer}, func(w http.ResponseWriter, r *api.Request) error {
+		return s.writeSettings(w, r)
+	})
+	rt.Handle("PUT /projects/{project}/release_settings", api.Need{Role: delivery.Maintainer}, func(w http.ResponseWriter, r *api.Request) error {
+		var p struct {
+			AutoRevert *bool `json:"auto_revert"`
+		}
+		if err := api.Decode(r, &p); err != nil {
+			return err
+		}
+		if p.AutoRevert != nil {
+			if err := s.SetAutoRevert(r.Context(), r.Who, r.Project, *p.AutoRevert); err != nil {
+				return err
+			}
+		}
+		return s.writeSettings(w, r)
+	})
+}
+
+func (s *Service) writeSettings(w http.ResponseWriter, r *api.Request) error {
+	v, err := s.Settings(r.Context(), r.Project.ID)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, v)
 }

@@ -29,10 +29,12 @@ type Metric struct {
 	SuccessCondition string // arguments filled in
 	FailureCondition string
 	// Limit is the number in the success condition that the value is compared
-	// with, and Operator the comparison; Operator is "" where there is no such
+	// with, and Operator the comparison; without a success condition those of
+	// the failure condition, with Fails. Operator is "" where there is no such
 	// simple comparison to draw.
 	Limit        float64
 	Operator     string
+	Fails        bool
 	FailureLimit int
 	Query        string
 	Measurements []Measurement
@@ -67,6 +69,10 @@ func analysis(run *v1alpha1.AnalysisRun) Analysis {
 			SuccessCondition: fill.Replace(spec.SuccessCondition), FailureCondition: fill.Replace(spec.FailureCondition),
 		}
 		m.Operator, m.Limit = comparison(m.SuccessCondition)
+		if m.Operator == "" {
+			m.Operator, m.Limit = comparison(m.FailureCondition)
+			m.Fails = m.Operator != ""
+		}
 		if l := spec.FailureLimit; l != nil {
 			// A limit that is no number after filling in is refused by the controller.
 			m.FailureLimit, _ = strconv.Atoi(fill.Replace(l.String()))

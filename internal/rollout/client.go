@@ -178,6 +178,19 @@ func (c *Client) Pause(ctx context.Context, namespace, name string) error {
 	return c.act(ctx, namespace, name, types.MergePatchType, spec("paused", true), "")
 }
 
+// Resume lets a Rollout go on that a user has paused; a pause of its steps is
+// ended by Promote.
+func (c *Client) Resume(ctx context.Context, namespace, name string) error {
+	ro, err := c.get(ctx, namespace, name)
+	if err != nil {
+		return err
+	}
+	if !ro.Spec.Paused {
+		return delivery.Errorf(delivery.Conflict, "Rollout %s was not paused by a user; promote it to end a pause of its steps.", name)
+	}
+	return c.patch(ctx, ro, types.MergePatchType, spec("paused", false), "")
+}
+
 // Abort sends all traffic back to the stable version. Git still asks for the
 // new one: revert the commit, or retry.
 func (c *Client) Abort(ctx context.Context, namespace, name string) error {
@@ -236,6 +249,44 @@ func (c *Client) Undo(ctx context.Context, namespace, name string, revision int6
 		return c.patch(ctx, ro, types.JSONPatchType, []any{map[string]any{"op": "replace", "path": "/spec/template", "value": template}}, "")
 	}
 	return delivery.Errorf(delivery.NotFound, "Rollout %s has no revision %d in its history.", name, revision)
+}
+
+// Event is a Kubernetes event of a Rollout or of one of its analysis runs.
+type Event struct {
+	At      time.Time // of the last time
+	Kind    string    // of the object
+	Object  string
+	Reason  string
+	Message string
+	Warning bool
+	Count   int32
+}
+
+// Events returns what was told of a Rollout and its analysis runs, newest
+// first, at most limit. Kubernetes keeps events for one hour.
+func (c *Client) Events(ctx context.Context, namespace, name string, limit int) ([]Event, error) {
+	all, err := list[corev1.Event](ctx, c.kube, eventResource, namespace)
+	if err != nil {
+		return nil, err
+	}
+	var out []Event
+	for _, e := range all {
+		about := e.InvolvedObject
+		if about.Kind != "Rollout" && about.Kind != "AnalysisRun" || about.Name != name && !(about.Kind == "AnalysisRun" && strings.HasPrefix(about.Name, name+"-")) {
+			continue
+		}
+		at := e.LastTimestamp.Time
+		if at.IsZero() {
+			at = latest(e.EventTime.Time, e.FirstTimestamp.Time, e.CreationTimestamp.Time)
+		}
+		out = append(out, Event{At: at, Kind: about.Kind, Object: about.Name, Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Count: max(1, e.Count)})
+	}
+	slices.SortStableFunc(out, func(a, b Event) int { return b.At.Compare(a.At) })
+	return out[:min(len(out), limit)], nil
+}
+
+func latest(times ...time.Time) time.Time {
+	return slices.MaxFunc(times, time.Time.Compare)
 }
 
 // Announce writes a Kubernetes event about a Rollout.

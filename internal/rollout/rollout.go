@@ -27,6 +27,7 @@ type Rollout struct {
 	Steps       []Step // canary only
 	Step        int    // index of the current step; len(Steps) when all are done
 	Weight      int32  // per cent of the traffic that goes to the new version
+	Wanted      int32  // per cent that the current step asks for
 	ExactWeight bool   // a traffic router sets it; else it is a ratio of replicas
 
 	Desired, Ready, Updated, Available int32
@@ -99,6 +100,7 @@ func convert(ro *v1alpha1.Rollout) *Rollout {
 			r.Steps = append(r.Steps, describe(st))
 		}
 		r.Step, r.Weight = canaryProgress(ro)
+		r.Wanted = wanted(r)
 	case s.BlueGreen != nil:
 		r.Strategy = "blueGreen"
 		r.StableService, r.CanaryService = s.BlueGreen.ActiveService, s.BlueGreen.PreviewService
@@ -143,6 +145,23 @@ func canaryProgress(ro *v1alpha1.Rollout) (int, int32) {
 		return step, min(100, ro.Status.UpdatedReplicas*100/ro.Status.AvailableReplicas)
 	}
 	return step, 0
+}
+
+// wanted is the weight of the last setWeight step up to the current one, as
+// upstream's replicasetutil.GetCurrentSetWeight counts.
+func wanted(r *Rollout) int32 {
+	if r.Aborted {
+		return 0
+	}
+	if r.Step >= len(r.Steps) {
+		return 100
+	}
+	for i := r.Step; i >= 0; i-- {
+		if r.Steps[i].Weight >= 0 {
+			return r.Steps[i].Weight
+		}
+	}
+	return 0
 }
 
 func describe(s v1alpha1.CanaryStep) Step {

@@ -1,11 +1,9 @@
 package web
 
 import (
-	"context"
 	"net/http"
 	"sort"
 	"strconv"
-	"strings"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/gitops"
@@ -25,9 +23,7 @@ func (s *Server) operationsRoutes() {
 	s.handle("GET /-/applications", s.applicationsPage)
 	s.handle("GET /-/applications/{name}", s.applicationPage)
 	s.handle("POST /-/applications/{name}/{action}", s.applicationAction)
-	s.handle("GET /-/rollouts", s.rolloutsPage)
-	s.handle("GET /-/rollouts/{namespace}/{name}", s.rolloutPage)
-	s.handle("POST /-/rollouts/{namespace}/{name}/{action}", s.rolloutAction)
+	s.rolloutRoutes()
 }
 
 // operator refuses who may not see what runs: everybody who is signed in may
@@ -131,85 +127,4 @@ func (s *Server) applicationAction(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	return redirect(w, r, "/-/applications/"+name, notice)
-}
-
-type rolloutsView struct{ Rollouts []*rollout.Rollout }
-
-func (s *Server) rolloutsPage(w http.ResponseWriter, r *Request) error {
-	if err := operator(r, false); err != nil {
-		return err
-	}
-	client, err := s.Operations.Rollouts()
-	if err != nil {
-		return err
-	}
-	list, err := client.List(r.Context(), "")
-	if err != nil {
-		return err
-	}
-	v := rolloutsView{list}
-	if r.Header.Get("X-Fragment") != "" {
-		return s.fragment(w, "rollouts", "rollouts", v)
-	}
-	return s.render(w, r, http.StatusOK, "rollouts", Page{Title: "Rollouts", Data: v})
-}
-
-// rolloutView is one Rollout as it happens.
-type rolloutView struct {
-	*rollout.Rollout
-	Revisions []rollout.Revision
-	MayAct    bool
-}
-
-func (s *Server) rolloutPage(w http.ResponseWriter, r *Request) error {
-	if err := operator(r, false); err != nil {
-		return err
-	}
-	client, err := s.Operations.Rollouts()
-	if err != nil {
-		return err
-	}
-	ro, err := client.Get(r.Context(), r.PathValue("namespace"), r.PathValue("name"))
-	if err != nil {
-		return err
-	}
-	v := rolloutView{Rollout: ro, MayAct: r.Who.User.Admin}
-	if v.Revisions, err = client.Revisions(r.Context(), ro.Namespace, ro.Name); err != nil {
-		return err
-	}
-	if r.Header.Get("X-Fragment") != "" {
-		return s.fragment(w, "rollout", "rollout", v)
-	}
-	return s.render(w, r, http.StatusOK, "rollout", Page{Title: ro.Name, Data: v})
-}
-
-func (s *Server) rolloutAction(w http.ResponseWriter, r *Request) error {
-	if err := operator(r, true); err != nil {
-		return err
-	}
-	client, err := s.Operations.Rollouts()
-	if err != nil {
-		return err
-	}
-	namespace, name := r.PathValue("namespace"), r.PathValue("name")
-	actions := map[string]func(context.Context, string, string) error{
-		"promote": client.Promote, "promote-full": client.PromoteFull, "pause": client.Pause,
-		"abort": client.Abort, "retry": client.Retry, "restart": client.Restart,
-	}
-	action := r.PathValue("action")
-	if act := actions[action]; act != nil {
-		err = act(r.Context(), namespace, name)
-	} else if action == "undo" {
-		revision, parseErr := strconv.ParseInt(r.FormValue("revision"), 10, 64)
-		if parseErr != nil {
-			return &delivery.Error{Kind: delivery.Invalid, Message: "Name the revision to go back to."}
-		}
-		err = client.Undo(r.Context(), namespace, name, revision)
-	} else {
-		return notFound()
-	}
-	if err != nil {
-		return err
-	}
-	return redirect(w, r, "/-/rollouts/"+namespace+"/"+name, "Done: "+strings.ReplaceAll(action, "-", " ")+".")
 }

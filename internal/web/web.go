@@ -50,6 +50,9 @@ type Deps struct {
 	RunsWhere func(ctx context.Context, image registry.Image) ([]string, error)
 	// Timeline makes the pages of the release timeline.
 	Timeline Timeline
+	// Places tells to which projects Rollouts belong; without it only
+	// administrators see them.
+	Places Places
 	// Title names the instance; ExternalURL is its base URL without a slash at
 	// the end.
 	Title       string

@@ -38,8 +38,11 @@ function keepFresh(region: HTMLElement): void {
         const next = holder.content.firstElementChild as HTMLElement | null;
         if (next) {
           if (next.outerHTML !== region.outerHTML) {
+            const kept = keepParts(region, next);
             region.replaceWith(next);
             region = next;
+            kept.forEach((part) => part.dispatchEvent(new CustomEvent("slipway:data")));
+            startParts(region);
             document.dispatchEvent(new CustomEvent("slipway:refreshed", { detail: next }));
           }
           if (!region.dataset.live) return;
@@ -52,6 +55,24 @@ function keepFresh(region: HTMLElement): void {
   };
   const schedule = (): void => void setTimeout(() => void tick(), every);
   schedule();
+}
+// Drawn parts with <div data-keep="name"> move over to the renewed region with
+// their new data, so that a chart is not made anew each time.
+function keepParts(before: HTMLElement, after: HTMLElement): HTMLElement[] {
+  const kept: HTMLElement[] = [];
+  after.querySelectorAll<HTMLElement>("[data-keep]").forEach((fresh) => {
+    const old = before.querySelector<HTMLElement>(`[data-keep="${CSS.escape(fresh.dataset.keep ?? "")}"]`);
+    if (!old) return;
+    const changed = old.dataset.points !== fresh.dataset.points;
+    Object.assign(old.dataset, fresh.dataset);
+    fresh.replaceWith(old);
+    if (changed) kept.push(old);
+  });
+  // What somebody has opened stays open.
+  const opened = [...before.querySelectorAll("details")].map((d) => d.open);
+  const fresh = [...after.querySelectorAll("details")];
+  if (opened.length === fresh.length) fresh.forEach((d, i) => (d.open = opened[i] ?? d.open));
+  return kept;
 }
 document.querySelectorAll<HTMLElement>("[data-live]").forEach(keepFresh);
 
@@ -72,7 +93,13 @@ const parts: Record<string, () => Promise<{ start: (element: HTMLElement) => voi
   "ci-rows": () => import("./ci_rows"),
   "ci-editor": () => import("./ci_editor"),
 };
-document.querySelectorAll<HTMLElement>("[data-part]").forEach((element) => {
-  const load = parts[element.dataset.part ?? ""];
-  if (load) void load().then((part) => part.start(element));
-});
+const started = new WeakSet<HTMLElement>();
+function startParts(root: ParentNode): void {
+  root.querySelectorAll<HTMLElement>("[data-part]").forEach((element) => {
+    const load = parts[element.dataset.part ?? ""];
+    if (!load || started.has(element)) return;
+    started.add(element);
+    void load().then((part) => part.start(element));
+  });
+}
+startParts(document);

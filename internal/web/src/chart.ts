@@ -1,6 +1,8 @@
 // Charts of Prometheus range answers: <div data-part="chart" data-query="..."
 // data-minutes="60" data-unit="s" data-limit="0.5">. The query goes to the
-// platform's own Prometheus API with the session of the page.
+// platform's own Prometheus API with the session of the page. With
+// data-points="[[seconds, value], ...]" those values are drawn instead, and
+// drawn again on the event slipway:data.
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
@@ -12,6 +14,12 @@ interface Series {
 const palette = ["#0b8f97", "#c25b1f", "#5a62c8", "#2e9a55", "#b0407f", "#8a7a16", "#3a7ab8", "#8b4bb0"];
 
 export function start(element: HTMLElement): void {
+  if (element.dataset.points !== undefined) {
+    drawPoints(element);
+    element.addEventListener("slipway:data", () => drawPoints(element));
+    new ResizeObserver(() => charts.get(element)?.setSize({ width: element.clientWidth || 300, height: Number(element.dataset.height ?? "240") })).observe(element);
+    return;
+  }
   void draw(element);
   if (element.dataset.every) setInterval(() => void draw(element), Number(element.dataset.every));
 }
@@ -63,6 +71,43 @@ async function draw(element: HTMLElement): Promise<void> {
       {},
       ...series.slice(0, 40).map((one, i) => ({ label: name(one.metric), stroke: palette[i % palette.length], width: 1.5, value: (_u: uPlot, v: number | null) => (v === null ? "–" : format(v, unit)) })),
       ...(limit === undefined ? [] : [{ label: "limit", stroke: style.getPropertyValue("--bad"), dash: [6, 4], width: 1 }]),
+    ],
+  };
+  charts.set(element, new uPlot(options, data, element));
+}
+
+function drawPoints(element: HTMLElement): void {
+  const points = JSON.parse(element.dataset.points || "[]") as [number, number | null][];
+  const limit = element.dataset.limit ? Number(element.dataset.limit) : undefined;
+  const columns: (number | null)[][] = [points.map(([, v]) => v)];
+  if (limit !== undefined) columns.push(points.map(() => limit));
+  const data = [points.map(([t]) => t), ...columns] as uPlot.AlignedData;
+  const drawn = charts.get(element);
+  if (drawn) {
+    drawn.setData(data);
+    return;
+  }
+  const style = getComputedStyle(document.documentElement);
+  const axis = { stroke: style.getPropertyValue("--dim"), grid: { stroke: style.getPropertyValue("--line") }, ticks: { stroke: style.getPropertyValue("--line") } };
+  const options: uPlot.Options = {
+    width: element.clientWidth || 300,
+    height: Number(element.dataset.height ?? "150"),
+    // Values and limit both fit, with some air above and below.
+    scales: {
+      y: {
+        range: (_u, low, high) => {
+          const from = Math.min(low ?? 0, limit ?? low ?? 0);
+          const to = Math.max(high ?? 1, limit ?? high ?? 1);
+          return uPlot.rangeNum(from, to > from ? to : from + 1, 0.15, true);
+        },
+      },
+    },
+    axes: [axis, { ...axis, size: 56 }],
+    legend: { show: true, live: true },
+    series: [
+      {},
+      { label: element.dataset.label ?? "value", stroke: palette[0], width: 1.5, points: { show: true, size: 6, fill: palette[0] }, value: (_u, v) => (v === null || v === undefined ? "–" : String(Number(v.toPrecision(4)))) },
+      ...(limit === undefined ? [] : [{ label: "limit", stroke: style.getPropertyValue("--bad"), dash: [6, 4], width: 1.5, points: { show: false } }]),
     ],
   };
   charts.set(element, new uPlot(options, data, element));
