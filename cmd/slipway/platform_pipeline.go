@@ -17,7 +17,11 @@ import (
 func (p *platform) openPipelines(ctx context.Context) error {
 	repos := repositoriesForPipelines{p.access, p.forge}
 	projects := projectsForPipelines{p.access, p.forge}
-	e, err := pipeline.New(ctx, pipeline.Config{
+	var clusters pipeline.Clusters
+	if p.Cluster.Enabled {
+		clusters = clustersForPipelines{p}
+	}
+	e, err := pipeline.New(ctx, pipeline.Config{Clusters: clusters,
 		Store: pipelinedb.New(p.db), Projects: projects, Users: projects, Repositories: repos,
 		MergeRequests: p.forge, Releases: releasesForPipelines{p.access, p.forge},
 		Log: p.log, Key: p.sealKey, DataDir: p.DataDir, ExternalURL: p.ExternalURL, RegistryHost: p.externalHost(),
@@ -29,6 +33,7 @@ func (p *platform) openPipelines(ctx context.Context) error {
 	p.pipelines = e
 	p.access.SetJobTokens(e)
 	p.forge.SetPipelines(e, e)
+	p.forge.SetCISettings(e)
 	rest.Register(p.api, e, p.access)
 	return nil
 }

@@ -69,13 +69,15 @@ func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
 	if err != nil {
 		return jobs.Config{}, err
 	}
-	session, err := u.pipelines.EnsureBuiltinRunner(ctx, "built-in", nil, delivery.RunnerInfo{
+	session, err := u.pipelines.EnsureBuiltinRunner(ctx, "built-in", nil, time.Duration(u.Runner.MaxJobTimeout), delivery.RunnerInfo{
 		Name: "slipway", Version: version, Platform: "linux", Architecture: runtime.GOARCH, Executor: "containerd", Shell: "bash",
 	})
 	if err != nil {
 		return jobs.Config{}, fmt.Errorf("register the built-in runner: %w", err)
 	}
 	ports := []uint16{uint16(u.Web.Port), uint16(u.SSH.Port)}
+	// Jobs with access to the cluster reach its API, which lets nobody else in.
+	ports = append(ports, uint16(u.Cluster.APIPort))
 	if u.Ingress.Enabled {
 		ports = append(ports, uint16(u.Ingress.HTTPPort), uint16(u.Ingress.HTTPSPort))
 	}

@@ -40,6 +40,16 @@ type Access interface {
 	Audit(ctx context.Context, who delivery.Identity, action, targetType string, targetID int64, target, details string)
 }
 
+// CISettings are what a project says about its pipelines: fields of the
+// project's API that another stage keeps.
+type CISettings interface {
+	// ProjectFields returns the fields by their names in the API.
+	ProjectFields(ctx context.Context, projectID int64) (map[string]any, error)
+	// ChangeProjectFields changes what decode fills into a struct with the
+	// current values; some fields are for administrators only.
+	ChangeProjectFields(ctx context.Context, projectID int64, admin bool, decode func(any) error) error
+}
+
 // Pipelines tells about pipelines of commits, for merge requests.
 type Pipelines interface {
 	// HeadPipeline returns the newest pipeline for the commit: 0 and "" where
@@ -94,6 +104,7 @@ type Service struct {
 
 	pipeMu    sync.RWMutex
 	pipelines Pipelines
+	ci        CISettings
 }
 
 // New prepares the folders and returns a Service. Call Recover before serving
@@ -134,6 +145,13 @@ func New(o Options) (*Service, error) {
 		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), pipelines: o.Pipelines}
 	return s, nil
 }
+
+// SetCISettings provides the projects' settings of pipelines, for a wiring that
+// makes the pipeline engine after the forge. Without, projects show none.
+func (s *Service) SetCISettings(c CISettings) { s.ci = c }
+
+// CISettings returns what SetCISettings provided; nil for nothing.
+func (s *Service) CISettings() CISettings { return s.ci }
 
 // SetPipelines provides what merge requests ask about pipelines, for a wiring
 // in which the pipelines need the forge first.
@@ -191,23 +209,19 @@ func (s *Service) Close() error {
 
 // ProjectSettings are a project's choices that only the forge looks at.
 type ProjectSettings struct {
-	MergeMethod                 string   `json:"merge_method,omitempty"`  // merge, rebase_merge or ff; empty: merge
-	SquashOption                string   `json:"squash_option,omitempty"` // never, always, default_on, default_off
-	PipelineMustSucceed         bool     `json:"only_allow_merge_if_pipeline_succeeds,omitempty"`
-	DiscussionsMustBeResolved   bool     `json:"only_allow_merge_if_all_discussions_are_resolved,omitempty"`
-	ApprovalsRequired           int      `json:"approvals_before_merge,omitempty"`
-	KeepSourceBranch            bool     `json:"keep_source_branch,omitempty"` // the default of new merge requests
-	MergeCommitTemplate         string   `json:"merge_commit_template,omitempty"`
-	LFSDisabled                 bool     `json:"lfs_disabled,omitempty"`
-	MergeRequestsDisabled       bool     `json:"merge_requests_disabled,omitempty"`
-	JobsDisabled                bool     `json:"jobs_disabled,omitempty"`
-	Topics                      []string `json:"topics,omitempty"`
-	MaxPushBytes                int64    `json:"max_push_bytes,omitempty"` // 0: the instance's limit
-	BuildTimeout                int      `json:"build_timeout,omitempty"`
-	AutoCancelPending           string   `json:"auto_cancel_pending_pipelines,omitempty"`
-	AutoRevertFailedRollout     bool     `json:"auto_revert_failed_rollout,omitempty"`
-	RemoveFromForkNetwork       bool     `json:"-"`
-	RestrictUserDefinedVariable bool     `json:"restrict_user_defined_variables,omitempty"`
+	MergeMethod               string   `json:"merge_method,omitempty"`  // merge, rebase_merge or ff; empty: merge
+	SquashOption              string   `json:"squash_option,omitempty"` // never, always, default_on, default_off
+	PipelineMustSucceed       bool     `json:"only_allow_merge_if_pipeline_succeeds,omitempty"`
+	DiscussionsMustBeResolved bool     `json:"only_allow_merge_if_all_discussions_are_resolved,omitempty"`
+	ApprovalsRequired         int      `json:"approvals_before_merge,omitempty"`
+	KeepSourceBranch          bool     `json:"keep_source_branch,omitempty"` // the default of new merge requests
+	MergeCommitTemplate       string   `json:"merge_commit_template,omitempty"`
+	LFSDisabled               bool     `json:"lfs_disabled,omitempty"`
+	MergeRequestsDisabled     bool     `json:"merge_requests_disabled,omitempty"`
+	Topics                    []string `json:"topics,omitempty"`
+	MaxPushBytes              int64    `json:"max_push_bytes,omitempty"` // 0: the instance's limit
+	AutoRevertFailedRollout   bool     `json:"auto_revert_failed_rollout,omitempty"`
+	RemoveFromForkNetwork     bool     `json:"-"`
 }
 
 func decodeSettings(raw string) (ProjectSettings, error) {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -153,20 +154,33 @@ func New(c Config) (*Service, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("image builds: %w", err), executor.Close(context.Background()))
 	}
-	docker := filepath.Join(c.BinDir, "docker")
 	r, err := runner.New(runner.Config{
 		Dir: dir, BuildsDir: containerd.BuildsDir, Session: c.Session, Name: c.Name, Version: c.Version, Hostname: c.Hostname, Repositories: c.Repositories,
 		Concurrent: c.Concurrent, MemoryBudget: c.MemoryBudget, Limits: c.Limits, MaxLimits: c.MaxLimits, Privileged: c.Privileged, CacheBudget: c.CacheBudget,
 		// The coordinator is in this process: a cancellation of a silent job is
 		// heard at the next sign of life.
 		KeepAlive: 3 * time.Second,
-		Tools:     []runner.ToolMount{{Source: docker, Target: "/usr/local/bin/docker"}, {Source: docker, Target: "/usr/local/bin/trivy"}},
+		Tools:     tools(c.BinDir),
 		Logger:    c.Logger,
 	}, c.Coordinator, &recovering{Executor: executor, engine: engine})
 	if err != nil {
 		return nil, errors.Join(err, engine.Close(), executor.Close(context.Background()))
 	}
 	return &Service{runner: r, executor: executor, engine: engine, network: network}, nil
+}
+
+// tools are the programs placed in the PATH of jobs; those for the cluster only
+// where the job has access to it.
+func tools(bin string) []runner.ToolMount {
+	const folder, cluster = "/usr/local/bin/", "KUBE_NAMESPACE"
+	docker, kube := filepath.Join(bin, "docker"), filepath.Join(bin, "slipway-tools")
+	list := []runner.ToolMount{{Source: docker, Target: folder + "docker"}, {Source: docker, Target: folder + "trivy"}}
+	for name, source := range map[string]string{"kubectl": kube, "helm": kube, "kustomize": kube, "kubectl-argo-rollouts": filepath.Join(bin, "kubectl-argo-rollouts")} {
+		if _, err := os.Stat(source); err == nil {
+			list = append(list, runner.ToolMount{Source: source, Target: folder + name, Variable: cluster})
+		}
+	}
+	return list
 }
 
 // AdministratorSocket is where `slipway image build` of the host's

@@ -103,6 +103,9 @@ func (e *Engine) PlayJob(ctx context.Context, userID, jobID int64, vars []Variab
 // RetryJob makes a new attempt of a job that has ended and returns it.
 func (e *Engine) RetryJob(ctx context.Context, userID, jobID int64) (Job, error) {
 	return e.change(ctx, jobID, func(u *unit, lp *live, i int) error {
+		if err := u.mayGoBack(lp, &lp.jobs[i]); err != nil {
+			return err
+		}
 		if err := lp.proc.Change(i, process.EventRetry); err != nil {
 			return err
 		}

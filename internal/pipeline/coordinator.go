@@ -55,6 +55,10 @@ func (e *Engine) handOut(ctx context.Context, r *Runner, session *delivery.Runne
 	if err == nil && c.job.Status != "pending" || delivery.IsNotFound(err) && c == nil {
 		return nil, nil
 	}
+	if err == nil && c.outdated && c.settings.ForwardDeployment {
+		e.log.Info("deployment job is outdated", "job", q.jobID, "environment", c.job.Environment)
+		return nil, e.failWith(ctx, q, ReasonStaleDeployment, "A newer deployment to "+c.job.Environment+" was made already; to go back, re-deploy the earlier one.")
+	}
 	var spec *delivery.JobSpec
 	token := newToken("glcbt-")
 	if err == nil {
@@ -67,7 +71,11 @@ func (e *Engine) handOut(ctx context.Context, r *Runner, session *delivery.Runne
 		return nil, ctx.Err()
 	case delivery.KindOf(err) == delivery.Invalid || delivery.KindOf(err) == delivery.NotFound:
 		e.log.Info("job cannot be prepared", "job", q.jobID, "err", err)
-		return nil, e.failWith(ctx, q, ReasonMissingDep, delivery.UserMessage(err))
+		reason := ReasonMissingDep
+		if errors.As(err, new(unmet)) {
+			reason = ReasonUnmet
+		}
+		return nil, e.failWith(ctx, q, reason, delivery.UserMessage(err))
 	default:
 		e.log.Error("job cannot be prepared", "job", q.jobID, "err", err)
 		e.later(q)

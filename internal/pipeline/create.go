@@ -58,6 +58,9 @@ func (e *Engine) Create(ctx context.Context, req Request) (Pipeline, error) {
 	if err != nil {
 		return Pipeline{}, err
 	}
+	if err := e.mayCreate(ctx, &req, &o.settings); err != nil {
+		return Pipeline{}, err
+	}
 	if req.Payload != "" { // what a caller sent may be secret: it is sealed like any given variable
 		req.Variables = append(req.Variables, VariableValue{Key: "TRIGGER_PAYLOAD", Value: req.Payload, File: true, Raw: true})
 	}
@@ -90,7 +93,7 @@ func (e *Engine) Create(ctx context.Context, req Request) (Pipeline, error) {
 	if req.skipped || skipMark.MatchString(o.commit.Message) && (req.Source == SourcePush || req.Source == SourceMergeRequest) {
 		p.Status = "skipped"
 	}
-	if err := e.insert(ctx, &p, plan, facts); err != nil {
+	if err := e.insert(ctx, &p, plan, facts, o.settings.BuildTimeout); err != nil {
 		return Pipeline{}, err
 	}
 	return e.start(ctx, p.ID)
@@ -201,15 +204,9 @@ func (e *Engine) planContext(ctx context.Context, o *origin, req *Request, p *Pi
 	for _, v := range req.Variables {
 		pipelineVars = append(pipelineVars, gitlabci.Variable{Key: v.Key, Value: v.Value, Raw: v.Raw})
 	}
-	kubernetes := false
-	if e.cfg.HasCluster != nil {
-		if _, kubernetes, err = e.cfg.HasCluster(ctx, p.ProjectID, ""); err != nil {
-			return nil, fmt.Errorf("pipeline: cluster of project: %w", err)
-		}
-	}
 	return &gitlabci.Context{
 		Predefined: predefined, Configured: conf.variables, Pipeline: pipelineVars, Inputs: req.Inputs, Source: req.Source,
-		Ref: o.ref, Tag: o.tag, MergeRequest: o.merge != nil, Kubernetes: kubernetes,
+		Ref: o.ref, Tag: o.tag, MergeRequest: o.merge != nil, Kubernetes: e.HasCluster(),
 		ChangedPaths: func(compareTo string) ([]string, bool, error) { return e.changedPaths(ctx, o, compareTo) },
 	}, nil
 }
@@ -268,8 +265,9 @@ func (e *Engine) invalid(ctx context.Context, req *Request, p *Pipeline, diags g
 	return Pipeline{}, &delivery.Error{Kind: delivery.Invalid, Message: strings.Join(messages, "; "), Fields: map[string][]string{"base": messages}}
 }
 
-// insert stores the pipeline and its jobs, all of them created.
-func (e *Engine) insert(ctx context.Context, p *Pipeline, plan *gitlabci.Pipeline, facts *gitlabci.Context) error {
+// insert stores the pipeline and its jobs, all of them created. timeout, in
+// seconds, is that of jobs which name none.
+func (e *Engine) insert(ctx context.Context, p *Pipeline, plan *gitlabci.Pipeline, facts *gitlabci.Context, timeout int) error {
 	p.Name, p.OnNewCommit, p.OnJobFailure = plan.Name, plan.AutoCancel.OnNewCommit, plan.AutoCancel.OnJobFailure
 	status := "created"
 	if p.Status == "skipped" {
@@ -281,7 +279,7 @@ func (e *Engine) insert(ctx context.Context, p *Pipeline, plan *gitlabci.Pipelin
 	jobs := make([]Job, len(plan.Jobs))
 	options := make([][]byte, len(plan.Jobs))
 	for i := range plan.Jobs {
-		j, err := e.newJob(p, &plan.Jobs[i], i, facts)
+		j, err := newJob(p, &plan.Jobs[i], i, facts, timeout)
 		if err != nil {
 			return err
 		}

@@ -38,14 +38,11 @@ type Config struct {
 	Templates     func(name string) ([]byte, error) // files of include:template; fs.ErrNotExist for others
 	HTTPClient    *http.Client                      // for include:remote; nil: a client with limits
 
-	JobTimeout     time.Duration // of jobs that name none; 0: one hour
 	ArtifactExpiry time.Duration // of artifacts that name none; 0: 30 days; negative: never
 	ArtifactLimit  int64         // bytes of one upload; 0: 5 GiB
 	TraceLimit     int64         // bytes of one trace; 0: 100 MiB
 	LongPoll       time.Duration // how long a request for a job may wait; 0: 50 s
-	// HasCluster reports whether a project has a Kubernetes cluster, and what
-	// KUBECONFIG its jobs get; nil: none.
-	HasCluster func(ctx context.Context, projectID int64, environment string) (kubeconfig string, ok bool, err error)
+	Clusters       Clusters      // nil: jobs get no access to a cluster
 }
 
 // Engine runs pipelines. Create it with New, let Run run, and register its
@@ -88,7 +85,6 @@ func New(_ context.Context, cfg Config) (*Engine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	setDefault(&cfg.JobTimeout, time.Hour)
 	setDefault(&cfg.ArtifactExpiry, 30*24*time.Hour)
 	setDefault(&cfg.LongPoll, 50*time.Second)
 	setDefault(&cfg.ArtifactLimit, 5<<30)

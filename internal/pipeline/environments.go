@@ -111,15 +111,64 @@ func (e *Engine) stopOfBranch(ctx context.Context, projectID, userID int64, bran
 }
 
 // Redeploy runs the job of an earlier deployment again, which rolls the
-// environment back to its commit.
+// environment back to its commit. Where that was done before, the newest
+// attempt of the job is run again.
 func (e *Engine) Redeploy(ctx context.Context, userID, deploymentID int64) (Job, error) {
-	var d Deployment
+	current := int64(0)
 	if err := e.store.View(ctx, func(tx Tx) error {
-		var err error
-		d, err = tx.Deployment(deploymentID)
+		d, err := tx.Deployment(deploymentID)
+		if err != nil {
+			return err
+		}
+		j, err := tx.Job(d.JobID)
+		if err != nil || !j.Retried {
+			current = d.JobID
+			return err
+		}
+		jobs, err := tx.PipelineJobs(j.PipelineID)
+		for i := range jobs {
+			if jobs[i].Name == j.Name {
+				current = jobs[i].ID
+			}
+		}
 		return err
 	}); err != nil {
 		return Job{}, err
 	}
-	return e.RetryJob(ctx, userID, d.JobID)
+	return e.RetryJob(ctx, userID, current)
+}
+
+// outdated reports whether a newer job has deployed another commit to the
+// job's environment already. Jobs are numbered in the order of their pipelines;
+// a retry is a new job, so that going back on purpose is newer.
+func outdated(tx Tx, j *Job, sha string) (bool, error) {
+	if j.Environment == "" || j.EnvironmentAction != "" && j.EnvironmentAction != "start" {
+		return false, nil
+	}
+	env, err := tx.EnvironmentByName(j.ProjectID, j.Environment)
+	if delivery.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	last, err := tx.LastDeployment(env.ID, "success")
+	if delivery.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil && last.JobID > j.ID && last.SHA != sha, err
+}
+
+// mayGoBack refuses to run the job of an older deployment again where the
+// project does not allow that.
+func (u *unit) mayGoBack(lp *live, j *Job) error {
+	settings, err := projectSettings(u.tx, lp.rec.ProjectID)
+	if err != nil || !settings.ForwardDeployment || settings.RollbackAllowed {
+		return err
+	}
+	old, err := outdated(u.tx, j, lp.rec.SHA)
+	if err == nil && old {
+		err = delivery.Errorf(delivery.Forbidden, "A newer deployment to %s was made already, and this project does not allow to go back.", j.Environment)
+	}
+	return err
 }

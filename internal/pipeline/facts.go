@@ -31,7 +31,10 @@ type origin struct {
 	merge     *delivery.MergeRequest
 	mergeFrom delivery.Project // source project of merge
 	openMerge []delivery.MergeRequest
+	settings  ProjectSettings
 	now       time.Time
+
+	sourceProtected, targetProtected bool // of merge
 }
 
 // facts builds the predefined variables that are persisted with the pipeline
@@ -109,9 +112,9 @@ func (e *Engine) mergeFacts(f map[string]string, o *origin) {
 		"ASSIGNEES": "", "DIFF_BASE_SHA": m.BaseSHA, "EVENT_TYPE": "detached", "DIFF_ID": "",
 		"PROJECT_ID": id(o.project.ID), "PROJECT_PATH": o.project.FullPath, "PROJECT_URL": e.cfg.ExternalURL + "/" + o.project.FullPath,
 		"REF_PATH":           fmt.Sprintf("refs/merge-requests/%d/head", m.IID),
-		"SOURCE_BRANCH_NAME": m.SourceBranch, "SOURCE_BRANCH_SHA": "", "SOURCE_BRANCH_PROTECTED": "false",
+		"SOURCE_BRANCH_NAME": m.SourceBranch, "SOURCE_BRANCH_SHA": "", "SOURCE_BRANCH_PROTECTED": strconv.FormatBool(o.sourceProtected),
 		"SOURCE_PROJECT_ID": id(from.ID), "SOURCE_PROJECT_PATH": from.FullPath, "SOURCE_PROJECT_URL": e.cfg.ExternalURL + "/" + from.FullPath,
-		"TARGET_BRANCH_NAME": m.TargetBranch, "TARGET_BRANCH_SHA": "", "TARGET_BRANCH_PROTECTED": "false",
+		"TARGET_BRANCH_NAME": m.TargetBranch, "TARGET_BRANCH_SHA": "", "TARGET_BRANCH_PROTECTED": strconv.FormatBool(o.targetProtected),
 		"APPROVED": "false", "SQUASH_ON_MERGE": strconv.FormatBool(m.Squash), "DRAFT": strconv.FormatBool(m.Draft),
 	} {
 		f["CI_MERGE_REQUEST_"+k] = v
@@ -152,6 +155,9 @@ func (e *Engine) describe(ctx context.Context, projectID, userID int64, o *origi
 	if o.project, err = e.cfg.Projects.Project(ctx, projectID); err != nil {
 		return fmt.Errorf("pipeline: project: %w", err)
 	}
+	if o.settings, err = e.ProjectSettings(ctx, projectID); err != nil {
+		return err
+	}
 	if o.ancestors, err = e.cfg.Projects.Ancestors(ctx, projectID); err != nil {
 		return fmt.Errorf("pipeline: groups of project: %w", err)
 	}
@@ -176,11 +182,35 @@ func (e *Engine) describe(ctx context.Context, projectID, userID int64, o *origi
 				return fmt.Errorf("pipeline: merge requests of %s: %w", o.ref, err)
 			}
 		}
-	} else if o.merge.SourceProjectID != 0 {
-		if o.mergeFrom, err = e.cfg.Projects.Project(ctx, o.merge.SourceProjectID); err != nil {
-			return fmt.Errorf("pipeline: source project: %w", err)
-		}
+	} else if err := e.describeMerge(ctx, projectID, userID, o); err != nil {
+		return err
 	}
 	o.now = e.clock.Now()
+	return nil
+}
+
+// describeMerge fills in the source of a merge request and whether its pipeline
+// counts as protected (ProjectSettings.ProtectMergeRequests).
+func (e *Engine) describeMerge(ctx context.Context, projectID, userID int64, o *origin) error {
+	m, repos := o.merge, e.cfg.Repositories
+	var err error
+	if m.SourceProjectID == 0 {
+		return nil
+	}
+	if o.mergeFrom, err = e.cfg.Projects.Project(ctx, m.SourceProjectID); err != nil {
+		return fmt.Errorf("pipeline: source project: %w", err)
+	}
+	if o.sourceProtected, err = repos.Protected(ctx, m.SourceProjectID, m.SourceBranch, false); err != nil {
+		return fmt.Errorf("pipeline: protection of %s: %w", m.SourceBranch, err)
+	}
+	if o.targetProtected, err = repos.Protected(ctx, projectID, m.TargetBranch, false); err != nil {
+		return fmt.Errorf("pipeline: protection of %s: %w", m.TargetBranch, err)
+	}
+	if userID == 0 || m.SourceProjectID != projectID || !o.settings.ProtectMergeRequests || !o.sourceProtected || !o.targetProtected {
+		return nil
+	}
+	if o.protected, err = repos.MayUpdate(ctx, userID, projectID, m.TargetBranch, false); err != nil {
+		return fmt.Errorf("pipeline: rights on %s: %w", m.TargetBranch, err)
+	}
 	return nil
 }

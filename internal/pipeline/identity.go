@@ -115,19 +115,13 @@ func (e *Engine) addTokensAndSecrets(ctx context.Context, c *jobContext) error {
 		}
 		c.predefined = append(c.predefined, delivery.JobVariable{Key: t.Name, Value: token, Masked: true, Raw: true})
 	}
-	if e.cfg.HasCluster != nil {
-		kubeconfig, ok, err := e.cfg.HasCluster(ctx, c.project.ID, c.job.Environment)
-		if err != nil {
-			return fmt.Errorf("pipeline: cluster of project: %w", err)
-		}
-		if ok && kubeconfig != "" {
-			c.predefined = append(c.predefined, delivery.JobVariable{Key: "KUBECONFIG", Value: kubeconfig, File: true, Raw: true})
-		}
+	if err := e.addCluster(ctx, c); err != nil {
+		return err
 	}
 	for i := range c.options.Secrets {
 		v, err := e.secret(ctx, c, &c.options.Secrets[i])
 		if err != nil {
-			return err
+			return unmet{err}
 		}
 		c.predefined = append(c.predefined, v)
 	}

@@ -21,6 +21,8 @@ type jobContext struct {
 	predefined []delivery.JobVariable
 	dotenv     gitlabci.Variables // of the jobs it depends on
 	deps       []dependency
+	settings   ProjectSettings
+	outdated   bool // a newer job deployed to the environment already
 }
 
 // dependency is a job whose artifacts are restored.
@@ -44,6 +46,12 @@ func (e *Engine) loadJobContext(ctx context.Context, j *Job, p *Pipeline, option
 	}
 	err = e.store.View(ctx, func(tx Tx) error {
 		if c.configured, err = e.loadConfigured(tx, j.ProjectID, factGroups(p.Facts), p.Protected); err != nil {
+			return err
+		}
+		if c.settings, err = projectSettings(tx, j.ProjectID); err != nil {
+			return err
+		}
+		if c.outdated, err = outdated(tx, j, p.SHA); err != nil {
 			return err
 		}
 		if err = e.loadDependencies(ctx, tx, c); err != nil {

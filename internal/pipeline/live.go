@@ -340,7 +340,7 @@ func (u *unit) settle(lp *live, i int, from string) error {
 		id := j.ID
 		u.after = append(u.after, func() { u.e.setRunStatus(id, "canceling") })
 	}
-	if j.ResourceGroup != "" && finalStatus(j.Status) {
+	if j.ResourceGroup != "" && (finalStatus(j.Status) || j.Status == "manual") {
 		if err := u.assignResource(lp.rec.ProjectID, j.ResourceGroup, j); err != nil {
 			return err
 		}

@@ -10,10 +10,10 @@ import (
 )
 
 // newJob makes the row of a planned job.
-func (e *Engine) newJob(p *Pipeline, g *gitlabci.Job, position int, facts *gitlabci.Context) (Job, error) {
+func newJob(p *Pipeline, g *gitlabci.Job, position int, facts *gitlabci.Context, timeout int) (Job, error) {
 	j := Job{ProjectID: p.ProjectID, Name: g.Name, Stage: g.Stage, StageIndex: g.StageIndex, Position: position, When: g.When,
 		AllowFailure: g.AllowFailure, AllowCodes: g.AllowFailureExitCodes, DAG: g.Needs != nil, UserID: p.UserID, Tags: g.Tags,
-		Interruptible: g.Interruptible != nil && *g.Interruptible, Timeout: int(e.cfg.JobTimeout / time.Second)}
+		Interruptible: g.Interruptible != nil && *g.Interruptible, Timeout: timeout}
 	for _, n := range g.Needs {
 		j.Needs = append(j.Needs, n.Job)
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -77,3 +78,28 @@ type ReleaseRequest struct {
 
 // ReleaseAsset is a link of a release.
 type ReleaseAsset struct{ Name, URL, FilePath, Type string }
+
+// Clusters gives jobs access to Kubernetes.
+type Clusters interface {
+	// JobAccess makes a credential for one job. A namespace that the job may not
+	// have is an error of kind Invalid; Unavailable means to try again later.
+	JobAccess(ctx context.Context, r ClusterRequest) (ClusterAccess, error)
+}
+
+// ClusterRequest describes a job with an environment.
+type ClusterRequest struct {
+	ProjectID   int64
+	ProjectPath string // its last part
+	Environment string
+	Slug        string        // of the environment
+	Granted     []string      // namespaces that the environment's jobs may change beside its own
+	Wanted      string        // environment:kubernetes:namespace; empty: none
+	Lifetime    time.Duration // of the credential
+}
+
+// ClusterAccess is a job's credential.
+type ClusterAccess struct {
+	Kubeconfig string // limited to the granted namespaces
+	Namespace  string // the one to work in
+	Token      string // the secret part of Kubeconfig
+}

@@ -68,8 +68,8 @@ type JobRecords interface {
 	Jobs(f JobFilter, page Page) ([]Job, int, error)
 	// JobsWithStatus lists current jobs of all projects by status, oldest first.
 	JobsWithStatus(statuses ...string) ([]Job, error)
-	// ResourceJobs lists current jobs of a resource group that hold it or wait
-	// for it, oldest first.
+	// ResourceJobs lists current jobs of a resource group that hold it, wait for
+	// it or will do so unless they are skipped, oldest first.
 	ResourceJobs(projectID int64, group string) ([]Job, error)
 	ResourceMode(projectID int64, group string) (string, error)
 	SetResourceMode(projectID int64, group, mode string) error
@@ -125,6 +125,10 @@ type SettingRecords interface {
 	PutSecret(s *Secret) error
 	DeleteSecret(id int64) error
 	Secrets(owner string, ownerID int64) ([]Secret, error)
+
+	// ProjectSettings returns what PutProjectSettings stored, nil for nothing.
+	ProjectSettings(projectID int64) ([]byte, error)
+	PutProjectSettings(projectID int64, body []byte) error
 
 	Setting(name string) (string, error) // empty when not set
 	SetSetting(name, value string) error

@@ -11,6 +11,10 @@ func (u *unit) cancelRedundant(p *Pipeline) error {
 	if p.Tag || p.Status == "skipped" {
 		return nil
 	}
+	settings, err := projectSettings(u.tx, p.ProjectID)
+	if err != nil || settings.AutoCancel == "disabled" {
+		return err
+	}
 	child := false
 	older, _, err := u.tx.Pipelines(PipelineFilter{ProjectID: p.ProjectID, Ref: p.Ref, BeforeID: p.ID, Child: &child, WithoutMany: true,
 		Statuses: []string{"created", "waiting_for_resource", "preparing", "pending", "running", "scheduled"}}, Page{Limit: 100})

@@ -120,10 +120,11 @@ func tokenHint(token string) string {
 }
 
 // EnsureBuiltinRunner returns the session of the runner that is part of the
-// platform, registering it when it is new. Jobs that it was running before a
+// platform, registering it when it is new. No job of it runs longer than
+// maximum, 0 for no limit. Jobs that it was running before a
 // restart are lost with it: they fail with a system failure and are tried once
 // more.
-func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, tags []string, info delivery.RunnerInfo) (delivery.RunnerSession, error) {
+func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, tags []string, maximum time.Duration, info delivery.RunnerInfo) (delivery.RunnerSession, error) {
 	session := delivery.RunnerSession{SystemID: "builtin", Info: info}
 	var lost []Job
 	var known *Runner
@@ -163,7 +164,7 @@ func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, ta
 		}
 	}
 	if known != nil {
-		known.Description, known.Tags = description, tags
+		known.Description, known.Tags, known.MaximumTimeout = description, tags, int(maximum/time.Second)
 		if err := e.store.Update(ctx, func(tx Tx) error { return tx.UpdateRunner(known) }); err != nil {
 			return session, err
 		}
@@ -171,7 +172,8 @@ func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, ta
 		return session, nil
 	}
 	session.Token = newToken("glrt-")
-	if _, _, err := e.CreateRunner(ctx, NewRunner{Kind: InstanceRunner, Description: description, Tags: tags, RunUntagged: true, builtin: true, token: session.Token}); err != nil {
+	if _, _, err := e.CreateRunner(ctx, NewRunner{Kind: InstanceRunner, Description: description, Tags: tags, RunUntagged: true, builtin: true, token: session.Token,
+		MaximumTimeout: int(maximum / time.Second)}); err != nil {
 		return session, err
 	}
 	return session, e.store.Update(ctx, func(tx Tx) error {

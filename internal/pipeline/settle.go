@@ -1,68 +1,12 @@
 package pipeline
 
 import (
-	"sort"
-	"strings"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/pipeline/gitlabci"
 	"github.com/slipwayhq/slipway/internal/pipeline/process"
 )
-
-// assignResource gives a resource group to the next job that waits for it, if
-// nobody holds it. current is a job of the group whose row is not written yet.
-func (u *unit) assignResource(projectID int64, group string, current *Job) error {
-	jobs, err := u.tx.ResourceJobs(projectID, group)
-	if err != nil {
-		return err
-	}
-	known := false
-	var waiting []Job
-	for _, j := range jobs {
-		known = known || j.ID == current.ID
-		switch u.statusNow(&j) {
-		case "preparing", "pending", "running", "canceling":
-			return nil
-		case "waiting_for_resource":
-			waiting = append(waiting, j)
-		}
-	}
-	if !known && current.Status == "waiting_for_resource" {
-		waiting = append(waiting, *current)
-	}
-	if len(waiting) == 0 {
-		return nil
-	}
-	mode, err := u.tx.ResourceMode(projectID, group)
-	if err != nil {
-		return err
-	}
-	if mode == "" {
-		if err := u.tx.SetResourceMode(projectID, group, "unordered"); err != nil {
-			return err
-		}
-	}
-	sort.Slice(waiting, func(a, b int) bool {
-		if strings.HasPrefix(mode, "newest") {
-			return waiting[a].PipelineID > waiting[b].PipelineID || waiting[a].PipelineID == waiting[b].PipelineID && waiting[a].ID < waiting[b].ID
-		}
-		if mode == "oldest_first" && waiting[a].PipelineID != waiting[b].PipelineID {
-			return waiting[a].PipelineID < waiting[b].PipelineID
-		}
-		return waiting[a].ID < waiting[b].ID
-	})
-	next := waiting[0]
-	lp, err := u.load(next.PipelineID)
-	if err != nil {
-		return err
-	}
-	i, err := lp.job(next.ID)
-	if err != nil {
-		return err
-	}
-	return lp.proc.Apply(i, process.EventAcquire)
-}
 
 // statusNow returns a job's status with what this update changed.
 func (u *unit) statusNow(j *Job) string {

@@ -56,7 +56,7 @@ func (e *Engine) spec(ctx context.Context, c *jobContext, r *Runner, session *de
 	lookup := scope.Lookup()
 	expand := func(s string) string { return gitlabci.ExpandExisting(s, lookup) }
 	spec := &delivery.JobSpec{
-		ID: c.job.ID, Token: token, AllowGitFetch: true,
+		ID: c.job.ID, Token: token, AllowGitFetch: c.settings.GitStrategy != "clone",
 		JobInfo: delivery.JobInfo{Name: c.job.Name, Stage: c.job.Stage, PipelineID: c.pipeline.ID, ProjectID: c.project.ID, ProjectName: c.project.Path,
 			ProjectFullPath: c.project.FullPath, NamespaceID: c.project.Namespace.ID, RootNamespaceID: rootNamespace(c),
 			UserID: c.job.UserID, TimeInQueue: e.clock.Now().Sub(c.job.QueuedAt).Seconds(), QueueSize: int64(e.queue.size()), QueueDepth: 0,
@@ -147,7 +147,7 @@ func (e *Engine) addRunnerVariables(c *jobContext, r *Runner, s *delivery.Runner
 func (e *Engine) gitInfo(ctx context.Context, c *jobContext, repo string, lookup gitlabci.Lookup) delivery.GitInfo {
 	p := &c.pipeline
 	info := delivery.GitInfo{RepoURL: repo, ObjectFormat: "sha1", Ref: p.Ref, SHA: p.SHA, BeforeSHA: p.BeforeSHA, RefType: "branch",
-		Depth: defaultDepth, Protected: p.Protected}
+		Depth: c.settings.GitDepth, Protected: p.Protected}
 	if len(p.SHA) == 64 {
 		info.ObjectFormat = "sha256"
 	}
@@ -267,7 +267,7 @@ func (e *Engine) cacheSpecs(ctx context.Context, c *jobContext, expand func(stri
 		for _, f := range g.FallbackKeys {
 			entry.FallbackKeys = append(entry.FallbackKeys, expand(f))
 		}
-		if !g.Unprotect {
+		if !g.Unprotect && c.settings.SeparateCaches {
 			entry.Key += suffix
 			for i := range entry.FallbackKeys {
 				entry.FallbackKeys[i] += suffix

@@ -29,6 +29,7 @@ const (
 	ReasonDownstream       = "downstream_pipeline_creation_failed"
 	ReasonUpstreamDepth    = "reached_max_descendant_pipelines_depth"
 	ReasonMissingDep       = "missing_dependency_failure"
+	ReasonUnmet            = "unmet_prerequisites"
 	ReasonConfig           = "config_error"
 	ReasonStaleDeployment  = "failed_outdated_deployment_job"
 	ReasonBridgeDownstream = "downstream_bridge_project_not_found"

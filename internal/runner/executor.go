@@ -72,6 +72,8 @@ type EnvironmentRequest struct {
 // ToolMount is a host file or folder shown read-only inside the job.
 type ToolMount struct {
 	Source, Target string
+	// Variable names one that a job must have to get the tool; empty: all do.
+	Variable string
 }
 
 // RegistryCredential lets the job pull from one registry host.

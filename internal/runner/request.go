@@ -58,8 +58,19 @@ func (j *job) request() (EnvironmentRequest, error) {
 		Hostname:  fmt.Sprintf("runner-project-%d-job-%d", info.ProjectID, j.spec.ID),
 		BuildsDir: host, Image: j.image(), Services: j.services(), Variables: j.variables,
 		Credentials: credentials(j.spec, j.variables, j.log), Limits: j.limits(), Privileged: config.Privileged,
-		Tools: config.Tools, Log: j.log,
+		Tools: j.tools(config.Tools), Log: j.log,
 	}, nil
+}
+
+// tools are those that the job gets.
+func (j *job) tools(all []ToolMount) []ToolMount {
+	var out []ToolMount
+	for _, t := range all {
+		if t.Variable == "" || j.variables.Get(t.Variable) != "" {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // prepare makes the environment and opens the builds folder.

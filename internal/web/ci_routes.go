@@ -151,7 +151,7 @@ var reasonWords = map[string]string{
 	pipeline.ReasonScript: "The script failed.", pipeline.ReasonUnknown: "It failed for an unknown reason.", pipeline.ReasonStuck: "The runner fell silent, or none took the job in time.",
 	pipeline.ReasonTimeout: "It ran longer than its timeout.", pipeline.ReasonRunnerSystem: "The runner failed, not the script.", pipeline.ReasonData: "Stored data of the job are damaged.",
 	pipeline.ReasonDownstream: "The downstream pipeline could not be made.", pipeline.ReasonUpstreamDepth: "Too many pipelines start one another.",
-	pipeline.ReasonMissingDep: "Artifacts that it needs are missing or expired.", pipeline.ReasonConfig: "The configuration has errors.",
+	pipeline.ReasonMissingDep: "Artifacts that it needs are missing or expired.", pipeline.ReasonUnmet: "What it needs before it starts is missing; its log says what.", pipeline.ReasonConfig: "The configuration has errors.",
 	pipeline.ReasonStaleDeployment: "A newer deployment has been made already.", pipeline.ReasonBridgeDownstream: "The downstream project does not exist, or you may not see it.",
 }
 

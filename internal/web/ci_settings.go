@@ -22,6 +22,8 @@ func (s *Server) ciSettingsRoutes() {
 	for pattern, h := range s.ownerHandlers(project) {
 		s.handleProject("POST /settings/ci_cd/"+pattern, m, h)
 	}
+	s.handleProject("POST /settings/ci_cd/general", m, s.updateCIGeneral)
+	s.handleProject("POST /settings/ci_cd/resource_groups", m, s.updateResourceGroup)
 	s.handleProject("POST /settings/ci_cd/triggers", m, s.createTrigger)
 	s.handleProject("POST /settings/ci_cd/triggers/{id}/delete", m, s.deleteTrigger)
 	s.handleProject("POST /settings/ci_cd/token_access", m, s.allowProject)
@@ -47,10 +49,11 @@ func (s *Server) ciSettingsRoutes() {
 	for pattern, h := range s.ownerHandlers(instance) {
 		s.handle("POST /admin/ci_cd/"+pattern, h)
 	}
+	s.groupCIRoutes()
 }
 
-// ciOwner is whose variables and runners a page is about: a project or the
-// instance.
+// ciOwner is whose variables and runners a page is about: a project, a group or
+// the instance.
 type ciOwner struct {
 	Kind string
 	ID   int64
@@ -60,8 +63,11 @@ type ciOwner struct {
 
 // runnerKind is the kind of runner that is made for the owner.
 func (o ciOwner) runnerKind() string {
-	if o.Kind == pipeline.OwnerInstance {
+	switch o.Kind {
+	case pipeline.OwnerInstance:
 		return pipeline.InstanceRunner
+	case pipeline.OwnerGroup:
+		return pipeline.GroupRunner
 	}
 	return pipeline.ProjectRunner
 }
@@ -84,6 +90,12 @@ type ciSettingsView struct {
 	Ref        string
 	Self       *delivery.Project
 	Scopes     []string
+	Group      *delivery.Group // of a group's page
+	Settings   pipeline.ProjectSettings
+	Cluster    bool // jobs may get access to a cluster
+	Admin      bool
+	Resources  []resourceRow
+	Modes      []string
 }
 
 type variableRow struct {
@@ -116,12 +128,29 @@ func (s *Server) showCISettings(w http.ResponseWriter, r *Request, status int, v
 		v.Open = r.FormValue("section")
 	}
 	v.Ref, v.Self, v.URL = r.Project.DefaultBranch, r.Project, s.ExternalURL
+	v.Modes, v.Cluster, v.Admin = pipeline.ResourceModes[:], s.Pipelines.HasCluster(), r.Who.User != nil && r.Who.User.Admin
+	var err error
+	if v.Settings, err = s.Pipelines.ProjectSettings(r.Context(), r.Project.ID); err != nil {
+		return err
+	}
 	var triggers []pipeline.Trigger
 	if err := s.Pipelines.View(r.Context(), func(tx pipeline.Tx) error {
 		var err error
 		if triggers, err = tx.Triggers(r.Project.ID); err != nil {
 			return err
 		}
+		groups, err := tx.ResourceGroups(r.Project.ID)
+		if err != nil {
+			return err
+		}
+		for key, mode := range groups {
+			next, err := pipeline.UpcomingJobs(tx, r.Project.ID, key)
+			if err != nil {
+				return err
+			}
+			v.Resources = append(v.Resources, resourceRow{key, mode, len(next)})
+		}
+		sort.Slice(v.Resources, func(a, b int) bool { return v.Resources[a].Key < v.Resources[b].Key })
 		envs, _, err := tx.Environments(r.Project.ID, "", "", pipeline.Page{Limit: 200})
 		for _, e := range envs {
 			v.Scopes = append(v.Scopes, e.Name)
@@ -215,7 +244,7 @@ func (s *Server) fillOwner(r *Request, v *ciSettingsView, keep func(*pipeline.Ru
 			continue
 		}
 		row := runnerRow{Runner: x, Status: x.Status(s.Pipelines.Now()), Link: v.Owner.Base + "/runners/" + strconv.FormatInt(x.ID, 10), Managers: managers[x.ID], Running: busy[x.ID]}
-		row.Manage = v.Owner.Kind == pipeline.OwnerInstance || x.Kind == pipeline.ProjectRunner
+		row.Manage = v.Owner.Kind == pipeline.OwnerInstance || x.Kind == v.Owner.runnerKind() && (x.Kind != pipeline.GroupRunner || x.OwnerID == v.Owner.ID)
 		if x.Paused {
 			row.Status = "paused"
 		}
@@ -390,8 +419,17 @@ func (s *Server) managedRunner(r *Request, o ciOwner) (pipeline.Runner, error) {
 	}); err != nil {
 		return x, err
 	}
-	if o.Kind == pipeline.OwnerInstance || x.Kind == pipeline.ProjectRunner && runnerServes(&x, o.ID, nil) {
+	switch o.Kind {
+	case pipeline.OwnerInstance:
 		return x, nil
+	case pipeline.OwnerGroup:
+		if x.Kind == pipeline.GroupRunner && x.OwnerID == o.ID {
+			return x, nil
+		}
+	default:
+		if x.Kind == pipeline.ProjectRunner && runnerServes(&x, o.ID, nil) {
+			return x, nil
+		}
 	}
 	return x, notFound()
 }

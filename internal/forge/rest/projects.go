@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -90,15 +92,24 @@ func (h *handlers) projectShape(r *api.Request, p delivery.Project, role deliver
 		"_links":       map[string]any{"self": api, "merge_requests": api + "/merge_requests", "repo_branches": api + "/repository/branches", "members": api + "/members"},
 		"merge_method": method, "squash_option": squash, "only_allow_merge_if_pipeline_succeeds": set.PipelineMustSucceed, "only_allow_merge_if_all_discussions_are_resolved": set.DiscussionsMustBeResolved,
 		"approvals_before_merge": set.ApprovalsRequired, "remove_source_branch_after_merge": !set.KeepSourceBranch, "merge_commit_template": nil, "lfs_enabled": !set.LFSDisabled, "topics": topics, "tag_list": topics,
-		"merge_requests_enabled": !set.MergeRequestsDisabled, "merge_requests_access_level": access(set.MergeRequestsDisabled), "jobs_enabled": !set.JobsDisabled, "builds_access_level": access(set.JobsDisabled),
+		"merge_requests_enabled": !set.MergeRequestsDisabled, "merge_requests_access_level": access(set.MergeRequestsDisabled),
 		"issues_enabled": false, "wiki_enabled": false, "snippets_enabled": false, "container_registry_enabled": true, "container_registry_access_level": "enabled", "repository_access_level": "enabled",
-		"shared_runners_enabled": true, "group_runners_enabled": true, "ci_config_path": p.CIConfigPath, "ci_default_git_depth": 20, "build_timeout": timeout(set.BuildTimeout), "auto_cancel_pending_pipelines": cancelPending(set),
+		"shared_runners_enabled": true, "group_runners_enabled": true, "ci_config_path": p.CIConfigPath,
 		"ci_job_token_scope_enabled": false, "public_jobs": true, "import_status": "none", "import_url": nil, "can_create_merge_request_in": role >= delivery.Developer || p.Visibility != delivery.Private && r.Who.Signed(),
-		"shared_with_groups": []any{}, "request_access_enabled": false, "packages_enabled": false, "restrict_user_defined_variables": set.RestrictUserDefinedVariable,
+		"shared_with_groups": []any{}, "request_access_enabled": false, "packages_enabled": false,
 		"container_registry_image_prefix": strings.TrimPrefix(strings.TrimPrefix(h.url, "http://"), "https://") + "/" + strings.ToLower(p.FullPath),
 	}
 	for k, v := range more {
 		out[k] = v
+	}
+	if ci := h.f.CISettings(); ci != nil {
+		fields, err := ci.ProjectFields(r.Context(), p.ID)
+		if err != nil {
+			return nil, err
+		}
+		for k, v := range fields {
+			out[k] = v
+		}
 	}
 	if role > 0 {
 		level := map[string]any{"access_level": int(role), "notification_level": 3}
@@ -127,20 +138,6 @@ func (h *handlers) projectShape(r *api.Request, p delivery.Project, role deliver
 	}
 	out["forks_count"] = forks
 	return out, nil
-}
-
-func timeout(s int) int {
-	if s == 0 {
-		return 3600
-	}
-	return s
-}
-
-func cancelPending(s forge.ProjectSettings) string {
-	if s.AutoCancelPending == "" {
-		return "enabled"
-	}
-	return s.AutoCancelPending
 }
 
 func (h *handlers) filter(r *api.Request) forge.ProjectFilter {
@@ -242,12 +239,7 @@ type projectParams struct {
 	LFS                  *bool                `json:"lfs_enabled"`
 	MergeRequests        *bool                `json:"merge_requests_enabled"`
 	MergeRequestsLevel   *string              `json:"merge_requests_access_level"`
-	Jobs                 *bool                `json:"jobs_enabled"`
-	BuildsLevel          *string              `json:"builds_access_level"`
 	Topics               *[]string            `json:"topics"`
-	BuildTimeout         *int                 `json:"build_timeout"`
-	AutoCancel           *string              `json:"auto_cancel_pending_pipelines"`
-	RestrictVariables    *bool                `json:"restrict_user_defined_variables"`
 	Archived             *bool                `json:"archived"`
 	AutoRevert           *bool                `json:"auto_revert_failed_rollout"`
 }
@@ -276,22 +268,14 @@ func (p projectParams) apply(s forge.ProjectSettings) (forge.ProjectSettings, er
 	if err := oneOf("squash_option", p.SquashOption, &s.SquashOption, "never", "always", "default_on", "default_off"); err != nil {
 		return s, err
 	}
-	if err := oneOf("auto_cancel_pending_pipelines", p.AutoCancel, &s.AutoCancelPending, "enabled", "disabled"); err != nil {
-		return s, err
-	}
 	flag(p.PipelineMustSucceed, &s.PipelineMustSucceed, false)
 	flag(p.Discussions, &s.DiscussionsMustBeResolved, false)
 	flag(p.RemoveSource, &s.KeepSourceBranch, true)
 	flag(p.LFS, &s.LFSDisabled, true)
 	flag(p.MergeRequests, &s.MergeRequestsDisabled, true)
-	flag(p.Jobs, &s.JobsDisabled, true)
-	flag(p.RestrictVariables, &s.RestrictUserDefinedVariable, false)
 	flag(p.AutoRevert, &s.AutoRevertFailedRollout, false)
 	if p.MergeRequestsLevel != nil {
 		s.MergeRequestsDisabled = *p.MergeRequestsLevel == "disabled"
-	}
-	if p.BuildsLevel != nil {
-		s.JobsDisabled = *p.BuildsLevel == "disabled"
 	}
 	if p.Approvals != nil {
 		if *p.Approvals < 0 || *p.Approvals > 100 {
@@ -299,18 +283,40 @@ func (p projectParams) apply(s forge.ProjectSettings) (forge.ProjectSettings, er
 		}
 		s.ApprovalsRequired = *p.Approvals
 	}
-	if p.BuildTimeout != nil {
-		s.BuildTimeout = *p.BuildTimeout
-	}
 	if p.Topics != nil {
 		s.Topics = *p.Topics
 	}
 	return s, nil
 }
 
+// twice lets a request be decoded once more after decode has read it.
+func twice(r *api.Request, decode func() error) error {
+	raw, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxProjectBody))
+	if err != nil {
+		return delivery.Errorf(delivery.TooLarge, "The body is larger than %d bytes.", maxProjectBody)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(raw))
+	err = decode()
+	r.Body = io.NopCloser(bytes.NewReader(raw))
+	return err
+}
+
+// maxProjectBody bounds the body of a request about a project.
+const maxProjectBody = 1 << 20
+
+// changeCI changes the settings of pipelines that the request names.
+func (h *handlers) changeCI(r *api.Request, projectID int64) error {
+	ci := h.f.CISettings()
+	if ci == nil {
+		return nil
+	}
+	admin := r.Who.User != nil && r.Who.User.Admin
+	return ci.ChangeProjectFields(r.Context(), projectID, admin, func(v any) error { return api.Decode(r, v) })
+}
+
 func (h *handlers) createProject(w http.ResponseWriter, r *api.Request) error {
 	var p projectParams
-	if err := api.Decode(r, &p); err != nil {
+	if err := twice(r, func() error { return api.Decode(r, &p) }); err != nil {
 		return err
 	}
 	if p.Name == nil && p.Path == nil {
@@ -329,6 +335,9 @@ func (h *handlers) createProject(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := h.changeCI(r, project.ID); err != nil {
+		return err
+	}
 	out, err := h.projectShape(r, project, delivery.Maintainer, true)
 	if err != nil {
 		return err
@@ -338,7 +347,7 @@ func (h *handlers) createProject(w http.ResponseWriter, r *api.Request) error {
 
 func (h *handlers) updateProject(w http.ResponseWriter, r *api.Request) error {
 	var p projectParams
-	if err := api.Decode(r, &p); err != nil {
+	if err := twice(r, func() error { return api.Decode(r, &p) }); err != nil {
 		return err
 	}
 	if (p.Path != nil || p.Visibility != nil || p.Archived != nil) && r.Role < delivery.Owner {
@@ -355,6 +364,9 @@ func (h *handlers) updateProject(w http.ResponseWriter, r *api.Request) error {
 	project, err := h.f.UpdateProject(r.Context(), r.Who, r.Project, forge.ProjectChange{Name: p.Name, Path: p.Path, Description: p.Description, DefaultBranch: p.DefaultBranch, CIConfigPath: p.CIConfigPath,
 		Visibility: p.Visibility, Archived: p.Archived, Settings: &settings})
 	if err != nil {
+		return err
+	}
+	if err := h.changeCI(r, project.ID); err != nil {
 		return err
 	}
 	out, err := h.projectShape(r, project, r.Role, true)

@@ -173,6 +173,7 @@ func readEnvironmentKubernetes(d *decoder, n *node, e *Environment) {
 	if !d.mapping(n, "agent", "namespace", "flux_resource_path", "managed_resources", "dashboard") {
 		return
 	}
+	e.Kubernetes = true
 	d.optional(n, "agent", func(v *node) { d.filled(v) })
 	d.optional(n, "namespace", func(v *node) { e.Namespace = d.filled(v) })
 	d.optional(n, "flux_resource_path", func(v *node) { d.filled(v) })

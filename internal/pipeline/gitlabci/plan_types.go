@@ -170,6 +170,7 @@ type Environment struct {
 	Action         string `json:"action"` // start, prepare, stop, verify, access
 	AutoStopIn     string `json:"auto_stop_in,omitempty"`
 	DeploymentTier string `json:"deployment_tier,omitempty"` // production, staging, testing, development, other
+	Kubernetes     bool   `json:"kubernetes,omitempty"`      // the job asks for access to the cluster
 	Namespace      string `json:"namespace,omitempty"`       // kubernetes:namespace
 }
 

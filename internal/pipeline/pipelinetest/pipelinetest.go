@@ -338,6 +338,13 @@ func (f *Forge) Protected(_ context.Context, id int64, name string, tag bool) (b
 	return !tag && r.protected[name], nil
 }
 
+// Protect makes a branch a protected one.
+func (f *Forge) Protect(id int64, branch string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.projects[id].protected[branch] = true
+}
+
 // MayUpdate implements pipeline.Repositories.
 func (f *Forge) MayUpdate(ctx context.Context, userID, id int64, name string, tag bool) (bool, error) {
 	role, err := f.RoleIn(ctx, userID, id)

@@ -305,8 +305,6 @@ func (s *server) resourceGroups(w http.ResponseWriter, r *api.Request) error {
 	return api.WriteJSON(w, http.StatusOK, out)
 }
 
-var processModes = map[string]bool{"unordered": true, "oldest_first": true, "newest_first": true, "newest_ready_first": true}
-
 func (s *server) resourceGroup(w http.ResponseWriter, r *api.Request) error {
 	key := r.PathValue("key")
 	var in struct {
@@ -315,29 +313,19 @@ func (s *server) resourceGroup(w http.ResponseWriter, r *api.Request) error {
 	if err := api.Decode(r, &in); err != nil {
 		return err
 	}
-	if in.Mode != "" && !processModes[in.Mode] {
-		return delivery.Errorf(delivery.Invalid, "process_mode does not have a valid value")
-	}
-	mode := ""
-	fn := func(tx pipeline.Tx) error {
-		var err error
-		if mode, err = tx.ResourceMode(r.Project.ID, key); err != nil {
+	if r.Method == http.MethodPut && in.Mode != "" {
+		if err := s.SetResourceMode(r.Context(), r.Project.ID, key, in.Mode); err != nil {
 			return err
 		}
-		if mode == "" {
-			return missing("Resource Group")
-		}
-		if r.Method == http.MethodPut && in.Mode != "" {
-			mode = in.Mode
-			return tx.SetResourceMode(r.Project.ID, key, mode)
-		}
-		return nil
 	}
-	run := s.View
-	if r.Method == http.MethodPut {
-		run = s.Update
-	}
-	if err := run(r.Context(), fn); err != nil {
+	mode := ""
+	if err := s.View(r.Context(), func(tx pipeline.Tx) error {
+		var err error
+		if mode, err = tx.ResourceMode(r.Project.ID, key); err == nil && mode == "" {
+			err = missing("Resource Group")
+		}
+		return err
+	}); err != nil {
 		return err
 	}
 	return api.WriteJSON(w, http.StatusOK, object{"key": key, "process_mode": mode})
@@ -346,12 +334,8 @@ func (s *server) resourceGroup(w http.ResponseWriter, r *api.Request) error {
 func (s *server) upcomingJobs(w http.ResponseWriter, r *api.Request) error {
 	var jobs []pipeline.Job
 	if err := s.View(r.Context(), func(tx pipeline.Tx) error {
-		list, err := tx.ResourceJobs(r.Project.ID, r.PathValue("key"))
-		for _, j := range list {
-			if j.Status == "waiting_for_resource" {
-				jobs = append(jobs, j)
-			}
-		}
+		var err error
+		jobs, err = pipeline.UpcomingJobs(tx, r.Project.ID, r.PathValue("key"))
 		return err
 	}); err != nil {
 		return err

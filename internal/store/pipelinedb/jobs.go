@@ -187,7 +187,7 @@ func (t *tx) JobsWithStatus(statuses ...string) ([]pipeline.Job, error) {
 // ResourceJobs implements pipeline.JobRecords.
 func (t *tx) ResourceJobs(projectID int64, group string) ([]pipeline.Job, error) {
 	return rows(t, scanJob, `SELECT `+jobColumns+` FROM jobs WHERE project_id = ? AND resource_group = ? AND resource_group <> '' AND retried = 0
-		AND status IN ('waiting_for_resource', 'preparing', 'pending', 'running', 'canceling') ORDER BY id`, projectID, group)
+		AND status IN ('created', 'scheduled', 'waiting_for_resource', 'preparing', 'pending', 'running', 'canceling') ORDER BY id`, projectID, group)
 }
 
 // ResourceMode implements pipeline.JobRecords.

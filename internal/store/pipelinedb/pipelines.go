@@ -182,7 +182,7 @@ func (t *tx) deleteJobs(cond string, arg int64, then func() error) error {
 // DeleteProject implements pipeline.PipelineRecords.
 func (t *tx) DeleteProject(projectID int64) error {
 	return t.deleteJobs(`project_id = ?`, projectID, func() error {
-		for _, table := range []string{"pipelines", "pipeline_numbers", "resource_groups", "runner_projects", "pipeline_schedules", "pipeline_triggers", "environments", "deployments"} {
+		for _, table := range []string{"pipelines", "pipeline_numbers", "resource_groups", "runner_projects", "pipeline_schedules", "pipeline_triggers", "environments", "deployments", "ci_project_settings"} {
 			if err := t.exec(`DELETE FROM `+table+` WHERE project_id = ?`, projectID); err != nil {
 				return err
 			}
@@ -194,6 +194,22 @@ func (t *tx) DeleteProject(projectID int64) error {
 		}
 		return nil
 	})
+}
+
+// ProjectSettings implements pipeline.SettingRecords.
+func (t *tx) ProjectSettings(projectID int64) ([]byte, error) {
+	var raw []byte
+	err := t.row("Settings", `SELECT body FROM ci_project_settings WHERE project_id = ?`, []any{projectID}, &raw)
+	if delivery.IsNotFound(err) {
+		return nil, nil
+	}
+	return raw, err
+}
+
+// PutProjectSettings implements pipeline.SettingRecords.
+func (t *tx) PutProjectSettings(projectID int64, body []byte) error {
+	return t.exec(`INSERT INTO ci_project_settings (project_id, body) VALUES (?, ?) ON CONFLICT (project_id) DO UPDATE SET body = excluded.body`,
+		projectID, string(body))
 }
 
 // Setting implements pipeline.SettingRecords.
