@@ -29,13 +29,14 @@ type Account struct {
 	LastSignIn   time.Time
 }
 
-// Token is a personal, project or deploy token. The secret itself is only
+// Token is a personal, project, group or deploy token. The secret itself is only
 // known to the function that made it.
 type Token struct {
 	ID        int64
-	Kind      delivery.IdentityKind // PersonalToken, ProjectToken or DeployToken
-	UserID    int64                 // the owner, or the bot of a project token
+	Kind      delivery.IdentityKind // PersonalToken, ProjectToken, GroupToken or DeployToken
+	UserID    int64                 // the owner, or the bot of a project's or group's token
 	ProjectID int64
+	GroupID   int64 // group tokens, and deploy tokens of a group
 	Name      string
 	Username  string // deploy tokens: the name to use with Basic authentication
 	Scopes    []string
@@ -72,10 +73,24 @@ type Key struct {
 	PublicKey   string // authorized_keys form, without options
 	Fingerprint string // SHA256:...
 	CanPush     bool   // deploy keys
+	Usage       KeyUsage
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
 	LastUsed    time.Time
 }
+
+// KeyUsage tells what an SSH key is for.
+type KeyUsage string
+
+// What a key can be for, with GitLab's names.
+const (
+	KeyForAuth    KeyUsage = "auth"
+	KeyForSigning KeyUsage = "signing"
+	KeyForBoth    KeyUsage = "auth_and_signing"
+)
+
+// Signs reports whether signatures of the key count.
+func (u KeyUsage) Signs() bool { return u == KeyForSigning || u == KeyForBoth }
 
 // Member is a user's membership in a group or project.
 type Member struct {

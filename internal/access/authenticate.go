@@ -158,7 +158,7 @@ func (s *Service) byToken(ctx context.Context, username, secret string) (deliver
 	if !t.Active(now) || t.Kind == delivery.DeployToken && username != "" && username != t.Username {
 		return delivery.Identity{}, errWrongCredentials
 	}
-	who := delivery.Identity{Kind: t.Kind, Name: t.Name, Scopes: t.Scopes, ProjectID: t.ProjectID, Role: t.Role, TokenID: t.ID}
+	who := delivery.Identity{Kind: t.Kind, Name: t.Name, Scopes: t.Scopes, ProjectID: t.ProjectID, GroupID: t.GroupID, Role: t.Role, TokenID: t.ID}
 	if t.UserID != 0 {
 		a, err := s.store.UserByID(ctx, t.UserID)
 		if err != nil {
@@ -219,7 +219,7 @@ func (s *Service) AuthenticateKey(ctx context.Context, key ssh.PublicKey) (deliv
 		return delivery.Identity{}, err
 	}
 	now := s.now()
-	if !k.ExpiresAt.IsZero() && now.After(k.ExpiresAt) {
+	if !k.ExpiresAt.IsZero() && now.After(k.ExpiresAt) || k.Usage == KeyForSigning {
 		return delivery.Identity{}, errWrongCredentials
 	}
 	who := delivery.Identity{Kind: delivery.SSHKey, Name: k.Title, TokenID: k.ID}

@@ -128,6 +128,17 @@ func (s *Service) VisibleGroup(ctx context.Context, who delivery.Identity, ref s
 	} else {
 		g, err = s.store.GroupByPath(ctx, ref)
 	}
+	return s.visibleGroup(ctx, who, g, err)
+}
+
+// VisibleGroupByPath is VisibleGroup for a full path, digits or not.
+func (s *Service) VisibleGroupByPath(ctx context.Context, who delivery.Identity, full string) (delivery.Group, delivery.Role, error) {
+	g, err := s.store.GroupByPath(ctx, full)
+	return s.visibleGroup(ctx, who, g, err)
+}
+
+// visibleGroup checks that the caller may know of a group that was looked up.
+func (s *Service) visibleGroup(ctx context.Context, who delivery.Identity, g delivery.Group, err error) (delivery.Group, delivery.Role, error) {
 	if delivery.IsNotFound(err) {
 		return delivery.Group{}, 0, errNoGroup
 	}
@@ -153,6 +164,11 @@ func (s *Service) VisibleGroup(ctx context.Context, who delivery.Identity, ref s
 		}
 	}
 	return delivery.Group{}, 0, errNoGroup
+}
+
+// Group returns a group by id, whoever asks.
+func (s *Service) Group(ctx context.Context, id int64) (delivery.Group, error) {
+	return s.store.GroupByID(ctx, id)
 }
 
 // GroupRoleIn is the caller's role in a group.
@@ -182,7 +198,7 @@ func (s *Service) NamespaceForProjects(ctx context.Context, who delivery.Identit
 	if who.User == nil && who.Kind != delivery.SystemActor {
 		return delivery.Namespace{}, "", errWrongCredentials
 	}
-	if who.Kind == delivery.JobToken || who.User != nil && who.User.Bot {
+	if who.Kind == delivery.JobToken || who.User != nil && who.User.Bot && who.Kind != delivery.GroupToken {
 		return delivery.Namespace{}, "", delivery.Errorf(delivery.Forbidden, "403 Forbidden")
 	}
 	var ns delivery.Namespace

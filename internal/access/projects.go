@@ -44,7 +44,7 @@ func Visible(who delivery.Identity, p delivery.Project, role delivery.Role) bool
 	case p.Visibility == delivery.Public:
 		return true
 	case p.Visibility == delivery.Internal:
-		return who.User != nil && who.Kind != delivery.ProjectToken && who.Kind != delivery.JobToken
+		return who.User != nil && who.Kind != delivery.ProjectToken && who.Kind != delivery.GroupToken && who.Kind != delivery.JobToken
 	}
 	return false
 }
@@ -58,9 +58,17 @@ func (s *Service) RoleIn(ctx context.Context, who delivery.Identity, p delivery.
 	case delivery.SystemActor:
 		return delivery.Owner, nil
 	case delivery.ProjectToken, delivery.DeployToken:
-		// A deploy token without a project is the platform's own, for reading.
-		if who.ProjectID == p.ID || who.Kind == delivery.DeployToken && who.ProjectID == 0 && who.TokenID != 0 {
+		switch {
+		case who.ProjectID == p.ID:
 			return who.Role, nil
+		case who.GroupID != 0:
+			in, err := s.store.ProjectInGroup(ctx, p.ID, who.GroupID)
+			if err != nil || !in {
+				return delivery.NoAccess, err
+			}
+			return who.Role, nil
+		case who.Kind == delivery.DeployToken && who.ProjectID == 0 && who.TokenID != 0:
+			return who.Role, nil // the platform's own, for reading
 		}
 		return delivery.NoAccess, nil
 	case delivery.SSHKey:

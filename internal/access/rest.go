@@ -261,11 +261,11 @@ type keyJSON struct {
 	CreatedAt   *time.Time `json:"created_at"`
 	ExpiresAt   *time.Time `json:"expires_at"`
 	LastUsedAt  *time.Time `json:"last_used_at"`
-	UsageType   string     `json:"usage_type"`
+	UsageType   KeyUsage   `json:"usage_type"`
 }
 
 func keyShape(k Key) keyJSON {
-	return keyJSON{k.ID, k.Title, k.PublicKey, k.Fingerprint, optional(k.CreatedAt), optional(k.ExpiresAt), optional(k.LastUsed), "auth"}
+	return keyJSON{k.ID, k.Title, k.PublicKey, k.Fingerprint, optional(k.CreatedAt), optional(k.ExpiresAt), optional(k.LastUsed), k.Usage}
 }
 
 func (h *rest) keysOf(w http.ResponseWriter, r *api.Request, userID int64) error {
@@ -347,6 +347,7 @@ func (h *rest) addKeyTo(w http.ResponseWriter, r *api.Request, userID int64) err
 		Title   string `json:"title"`
 		Key     string `json:"key"`
 		Expires string `json:"expires_at"`
+		Usage   string `json:"usage_type"`
 	}
 	if err := api.Decode(r, &p); err != nil {
 		return err
@@ -355,7 +356,7 @@ func (h *rest) addKeyTo(w http.ResponseWriter, r *api.Request, userID int64) err
 	if err != nil {
 		return err
 	}
-	k, err := h.s.AddKey(r.Context(), r.Who, Key{UserID: userID, Title: p.Title, PublicKey: p.Key, ExpiresAt: expires})
+	k, err := h.s.AddKey(r.Context(), r.Who, Key{UserID: userID, Usage: KeyUsage(p.Usage), Title: p.Title, PublicKey: p.Key, ExpiresAt: expires})
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (h *rest) groupFilter(r *api.Request) GroupFilter {
 		f.MinRole = delivery.Role(n)
 	}
 	if r.Who.User != nil && r.Who.Kind != delivery.ProjectToken && r.Who.Kind != delivery.JobToken {
-		f.Viewer, f.All = r.Who.User.ID, r.Who.User.Admin
+		f.Viewer, f.All, f.External = r.Who.User.ID, r.Who.User.Admin, r.Who.Kind == delivery.GroupToken
 	}
 	return f
 }

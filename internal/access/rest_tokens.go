@@ -19,15 +19,30 @@ func (h *rest) tokens(rt *api.Router) {
 	rt.Handle("POST /users/{id}/personal_access_tokens", api.Need{Admin: true}, h.createForUser)
 	rt.Handle("POST /user/personal_access_tokens", api.Need{}, h.createOwn)
 
-	rt.Handle("GET /projects/{project}/access_tokens", maintainer, h.listProjectTokens)
-	rt.Handle("GET /projects/{project}/access_tokens/{id}", maintainer, h.getProjectToken(delivery.ProjectToken))
-	rt.Handle("POST /projects/{project}/access_tokens", maintainer, h.createProjectToken)
-	rt.Handle("POST /projects/{project}/access_tokens/{id}/rotate", maintainer, h.rotateProjectToken)
-	rt.Handle("DELETE /projects/{project}/access_tokens/{id}", maintainer, h.revokeProjectToken(delivery.ProjectToken))
-	rt.Handle("GET /projects/{project}/deploy_tokens", maintainer, h.listDeployTokens)
-	rt.Handle("GET /projects/{project}/deploy_tokens/{id}", maintainer, h.getProjectToken(delivery.DeployToken))
-	rt.Handle("POST /projects/{project}/deploy_tokens", maintainer, h.createDeployToken)
-	rt.Handle("DELETE /projects/{project}/deploy_tokens/{id}", maintainer, h.revokeProjectToken(delivery.DeployToken))
+	project := func(fn tokenHandler) api.Handler {
+		return func(w http.ResponseWriter, r *api.Request) error {
+			return fn(w, r, tokenOwner{project: &r.Project, projectID: r.Project.ID, role: r.Role, kind: delivery.ProjectToken})
+		}
+	}
+	group := func(fn tokenHandler) api.Handler {
+		return h.withGroup(delivery.Owner, func(w http.ResponseWriter, r *api.Request, g delivery.Group, role delivery.Role) error {
+			return fn(w, r, tokenOwner{group: &g, groupID: g.ID, role: role, kind: delivery.GroupToken})
+		})
+	}
+	for base, of := range map[string]struct {
+		need api.Need
+		with func(tokenHandler) api.Handler
+	}{"/projects/{project}": {maintainer, project}, "/groups/{group}": {api.Need{}, group}} {
+		rt.Handle("GET "+base+"/access_tokens", of.need, of.with(h.listOwned(false)))
+		rt.Handle("GET "+base+"/access_tokens/{id}", of.need, of.with(h.getOwned(false)))
+		rt.Handle("POST "+base+"/access_tokens", of.need, of.with(h.createAccessToken))
+		rt.Handle("POST "+base+"/access_tokens/{id}/rotate", of.need, of.with(h.rotateOwned))
+		rt.Handle("DELETE "+base+"/access_tokens/{id}", of.need, of.with(h.revokeOwned(false)))
+		rt.Handle("GET "+base+"/deploy_tokens", of.need, of.with(h.listOwned(true)))
+		rt.Handle("GET "+base+"/deploy_tokens/{id}", of.need, of.with(h.getOwned(true)))
+		rt.Handle("POST "+base+"/deploy_tokens", of.need, of.with(h.createDeployToken))
+		rt.Handle("DELETE "+base+"/deploy_tokens/{id}", of.need, of.with(h.revokeOwned(true)))
+	}
 	rt.Handle("GET /deploy_tokens", api.Need{Admin: true}, h.allDeployTokens)
 
 	rt.Handle("GET /projects/{project}/deploy_keys", maintainer, h.listDeployKeys)
@@ -41,6 +56,26 @@ func (h *rest) tokens(rt *api.Router) {
 	rt.Handle("GET /projects/{project}/job_token_scope/allowlist", maintainer, h.jobTokenAllowlist)
 	rt.Handle("POST /projects/{project}/job_token_scope/allowlist", maintainer, h.allowJobToken)
 	rt.Handle("DELETE /projects/{project}/job_token_scope/allowlist/{target}", maintainer, h.disallowJobToken)
+}
+
+// tokenOwner is the project or the group that a route's tokens belong to, with
+// the caller's role in it.
+type tokenOwner struct {
+	project            *delivery.Project
+	group              *delivery.Group
+	projectID, groupID int64
+	role               delivery.Role
+	kind               delivery.IdentityKind // of its access tokens
+}
+
+type tokenHandler func(w http.ResponseWriter, r *api.Request, o tokenOwner) error
+
+// kindOf is the kind of the owner's access or deploy tokens.
+func (o tokenOwner) kindOf(deploy bool) delivery.IdentityKind {
+	if deploy {
+		return delivery.DeployToken
+	}
+	return o.kind
 }
 
 type tokenJSON struct {
@@ -65,7 +100,7 @@ func (h *rest) token(t Token, secret string) tokenJSON {
 	j := tokenJSON{ID: t.ID, Name: t.Name, Username: t.Username, Revoked: !t.RevokedAt.IsZero(), Active: t.Active(now), CreatedAt: optional(t.CreatedAt), Scopes: t.Scopes,
 		UserID: t.UserID, LastUsedAt: optional(t.LastUsed), Token: secret}
 	j.Expired = !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt)
-	if t.Kind == delivery.ProjectToken {
+	if t.Kind == delivery.ProjectToken || t.Kind == delivery.GroupToken {
 		j.AccessLevel = int(t.Role)
 	}
 	if !t.ExpiresAt.IsZero() {
@@ -97,9 +132,9 @@ func readToken(r *api.Request) (NewToken, error) {
 
 func isAdmin(r *api.Request) bool { return r.Who.User != nil && r.Who.User.Admin }
 
-func (h *rest) listTokens(w http.ResponseWriter, r *api.Request, kind delivery.IdentityKind, userID, projectID int64) error {
+func (h *rest) listTokens(w http.ResponseWriter, r *api.Request, f TokenFilter) error {
 	p := api.PageOf(r.Request)
-	list, total, err := h.s.Tokens(r.Context(), kind, userID, projectID, p.PerPage, p.Offset())
+	list, total, err := h.s.Tokens(r.Context(), f, p.PerPage, p.Offset())
 	if err != nil {
 		return err
 	}
@@ -127,11 +162,11 @@ func (h *rest) listPersonal(w http.ResponseWriter, r *api.Request) error {
 			id = p.UserID
 		}
 	}
-	return h.listTokens(w, r, delivery.PersonalToken, id, 0)
+	return h.listTokens(w, r, TokenFilter{Kind: delivery.PersonalToken, UserID: id})
 }
 
 func (h *rest) selfToken(w http.ResponseWriter, r *api.Request) error {
-	if r.Who.Kind != delivery.PersonalToken && r.Who.Kind != delivery.ProjectToken {
+	if r.Who.Kind != delivery.PersonalToken && r.Who.Kind != delivery.ProjectToken && r.Who.Kind != delivery.GroupToken {
 		return &delivery.Error{Kind: delivery.NotFound, Message: "404 Token Not Found"}
 	}
 	t, err := h.s.Token(r.Context(), r.Who.TokenID)
@@ -233,7 +268,7 @@ func (h *rest) createOwn(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if r.Who.Kind == delivery.JobToken || r.Who.Kind == delivery.ProjectToken {
+	if r.Who.Kind == delivery.JobToken || r.Who.User.Bot {
 		return &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
 	}
 	return h.createPersonal(w, r, id)
@@ -251,33 +286,32 @@ func (h *rest) createPersonal(w http.ResponseWriter, r *api.Request, userID int6
 	return api.WriteJSON(w, http.StatusCreated, h.token(t, secret))
 }
 
-func (h *rest) listProjectTokens(w http.ResponseWriter, r *api.Request) error {
-	return h.listTokens(w, r, delivery.ProjectToken, 0, r.Project.ID)
-}
-
-func (h *rest) listDeployTokens(w http.ResponseWriter, r *api.Request) error {
-	return h.listTokens(w, r, delivery.DeployToken, 0, r.Project.ID)
-}
-
 func (h *rest) allDeployTokens(w http.ResponseWriter, r *api.Request) error {
-	return h.listTokens(w, r, delivery.DeployToken, 0, 0)
+	return h.listTokens(w, r, TokenFilter{Kind: delivery.DeployToken})
 }
 
-func (h *rest) projectToken(r *api.Request, kind delivery.IdentityKind) (Token, error) {
+func (h *rest) listOwned(deploy bool) tokenHandler {
+	return func(w http.ResponseWriter, r *api.Request, o tokenOwner) error {
+		return h.listTokens(w, r, TokenFilter{Kind: o.kindOf(deploy), ProjectID: o.projectID, GroupID: o.groupID})
+	}
+}
+
+// ownedToken finds the token that the address names among the owner's.
+func (h *rest) ownedToken(r *api.Request, o tokenOwner, deploy bool) (Token, error) {
 	id, err := pathID(r, "id")
 	if err != nil {
 		return Token{}, err
 	}
 	t, err := h.s.Token(r.Context(), id)
-	if err == nil && (t.Kind != kind || t.ProjectID != r.Project.ID) {
+	if err == nil && (t.Kind != o.kindOf(deploy) || t.ProjectID != o.projectID || t.GroupID != o.groupID) {
 		err = &delivery.Error{Kind: delivery.NotFound, Message: "404 Token Not Found"}
 	}
 	return t, err
 }
 
-func (h *rest) getProjectToken(kind delivery.IdentityKind) api.Handler {
-	return func(w http.ResponseWriter, r *api.Request) error {
-		t, err := h.projectToken(r, kind)
+func (h *rest) getOwned(deploy bool) tokenHandler {
+	return func(w http.ResponseWriter, r *api.Request, o tokenOwner) error {
+		t, err := h.ownedToken(r, o, deploy)
 		if err != nil {
 			return err
 		}
@@ -285,10 +319,21 @@ func (h *rest) getProjectToken(kind delivery.IdentityKind) api.Handler {
 	}
 }
 
-func (h *rest) revokeProjectToken(kind delivery.IdentityKind) api.Handler {
-	return func(w http.ResponseWriter, r *api.Request) error {
-		t, err := h.projectToken(r, kind)
+// mayHandle refuses tokens whose role is above the caller's own.
+func (o tokenOwner) mayHandle(t Token) error {
+	if t.Kind != delivery.DeployToken && t.Role > o.role {
+		return &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden - the token's role is above your own"}
+	}
+	return nil
+}
+
+func (h *rest) revokeOwned(deploy bool) tokenHandler {
+	return func(w http.ResponseWriter, r *api.Request, o tokenOwner) error {
+		t, err := h.ownedToken(r, o, deploy)
 		if err != nil {
+			return err
+		}
+		if err := o.mayHandle(t); err != nil {
 			return err
 		}
 		if err := h.s.RevokeToken(r.Context(), r.Who, t); err != nil {
@@ -298,32 +343,41 @@ func (h *rest) revokeProjectToken(kind delivery.IdentityKind) api.Handler {
 	}
 }
 
-func (h *rest) rotateProjectToken(w http.ResponseWriter, r *api.Request) error {
-	t, err := h.projectToken(r, delivery.ProjectToken)
+func (h *rest) rotateOwned(w http.ResponseWriter, r *api.Request, o tokenOwner) error {
+	t, err := h.ownedToken(r, o, false)
 	if err != nil {
+		return err
+	}
+	if err := o.mayHandle(t); err != nil {
 		return err
 	}
 	return h.rotate(w, r, t)
 }
 
-func (h *rest) createProjectToken(w http.ResponseWriter, r *api.Request) error {
+func (h *rest) createAccessToken(w http.ResponseWriter, r *api.Request, o tokenOwner) error {
 	n, err := readToken(r)
 	if err != nil {
 		return err
 	}
-	t, secret, err := h.s.CreateProjectToken(r.Context(), r.Who, r.Project, r.Role, n)
+	var t Token
+	var secret string
+	if o.group != nil {
+		t, secret, err = h.s.CreateGroupToken(r.Context(), r.Who, *o.group, o.role, n)
+	} else {
+		t, secret, err = h.s.CreateProjectToken(r.Context(), r.Who, *o.project, o.role, n)
+	}
 	if err != nil {
 		return err
 	}
 	return api.WriteJSON(w, http.StatusCreated, h.token(t, secret))
 }
 
-func (h *rest) createDeployToken(w http.ResponseWriter, r *api.Request) error {
+func (h *rest) createDeployToken(w http.ResponseWriter, r *api.Request, o tokenOwner) error {
 	n, err := readToken(r)
 	if err != nil {
 		return err
 	}
-	t, secret, err := h.s.CreateDeployToken(r.Context(), r.Who, r.Project.ID, n)
+	t, secret, err := h.s.CreateDeployToken(r.Context(), r.Who, o.projectID, o.groupID, n)
 	if err != nil {
 		return err
 	}

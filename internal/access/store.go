@@ -65,6 +65,7 @@ type GroupFilter struct {
 	TopLevel bool
 	Owned    bool
 	MinRole  delivery.Role
+	External bool // what is internal is not shown: the viewer is the bot of a token
 }
 
 type groupStore interface {
@@ -100,14 +101,20 @@ type memberStore interface {
 	CountOwners(ctx context.Context, groupID int64) (int, error)
 }
 
+// TokenFilter narrows a list of tokens to a kind; zero numbers do not narrow.
+type TokenFilter struct {
+	Kind                       delivery.IdentityKind
+	UserID, ProjectID, GroupID int64
+}
+
 type tokenStore interface {
 	CreateToken(ctx context.Context, hash string, t Token) (Token, error)
 	TokenByHash(ctx context.Context, hash string) (Token, error)
 	TokenByID(ctx context.Context, id int64) (Token, error)
 	RevokeToken(ctx context.Context, id int64, at time.Time) error
 	TouchToken(ctx context.Context, id int64, at time.Time) error
-	// Tokens lists by id. Zero values do not narrow.
-	Tokens(ctx context.Context, kind delivery.IdentityKind, userID, projectID int64, limit, offset int) ([]Token, int, error)
+	// Tokens lists by id.
+	Tokens(ctx context.Context, f TokenFilter, limit, offset int) ([]Token, int, error)
 }
 
 type keyStore interface {
@@ -126,6 +133,8 @@ type projectStore interface {
 	// ProjectRole is the highest role of the user in the project, its group
 	// and the group's ancestors; the owner of a user namespace is Owner.
 	ProjectRole(ctx context.Context, projectID, userID int64, now time.Time) (delivery.Role, error)
+	// ProjectInGroup reports whether the project lies in the group or below.
+	ProjectInGroup(ctx context.Context, projectID, groupID int64) (bool, error)
 	Allowances(ctx context.Context, projectID int64) ([]Allowance, error)
 	// Allowance reports whether jobs of the source may act in the project and
 	// whether they may push.

@@ -58,26 +58,49 @@ func (s *Service) CreateProjectToken(ctx context.Context, who delivery.Identity,
 	if err := n.check(personalScopes[:7], s.now()); err != nil {
 		return Token{}, "", err
 	}
+	return s.createBotToken(ctx, who, granter, n, Token{Kind: delivery.ProjectToken, ProjectID: p.ID})
+}
+
+// CreateGroupToken makes a token of a group, with a bot account that is a
+// member of the group. The role cannot exceed granter's.
+func (s *Service) CreateGroupToken(ctx context.Context, who delivery.Identity, g delivery.Group, granter delivery.Role, n NewToken) (Token, string, error) {
+	if err := n.check(personalScopes[:7], s.now()); err != nil {
+		return Token{}, "", err
+	}
+	return s.createBotToken(ctx, who, granter, n, Token{Kind: delivery.GroupToken, GroupID: g.ID})
+}
+
+// createBotToken makes the account that a project's or group's token acts as,
+// and the token.
+func (s *Service) createBotToken(ctx context.Context, who delivery.Identity, granter delivery.Role, n NewToken, t Token) (Token, string, error) {
 	if n.Role == 0 {
-		n.Role = delivery.Maintainer
+		n.Role = min(delivery.Maintainer, granter)
 	}
 	if !validRole(n.Role) || n.Role > granter {
 		return Token{}, "", invalid("access_level", "is not a role that you can grant")
 	}
-	name := fmt.Sprintf("project_%d_bot_%s", p.ID, strings.ToLower(newSecret("")[:12]))
+	name := fmt.Sprintf("project_%d_bot_%s", t.ProjectID, strings.ToLower(newSecret("")[:12]))
+	if t.GroupID != 0 {
+		name = fmt.Sprintf("group_%d_bot_%s", t.GroupID, strings.ToLower(newSecret("")[:12]))
+	}
 	bot, err := s.CreateUser(ctx, who, NewUser{Username: name, Name: n.Name, Email: name + "@noreply.localhost.localdomain", Bot: true})
 	if err != nil {
 		return Token{}, "", err
 	}
-	if err := s.store.SetMember(ctx, Member{User: bot, Role: n.Role, ProjectID: p.ID, CreatedAt: s.now()}, actorID(who)); err != nil {
+	if err := s.store.SetMember(ctx, Member{User: bot, Role: n.Role, GroupID: t.GroupID, ProjectID: t.ProjectID, CreatedAt: s.now()}, actorID(who)); err != nil {
 		return Token{}, "", err
 	}
-	return s.createToken(ctx, who, "glpat-", Token{Kind: delivery.ProjectToken, UserID: bot.ID, ProjectID: p.ID, Name: n.Name, Scopes: n.Scopes, Role: n.Role, ExpiresAt: n.ExpiresAt})
+	t.UserID, t.Name, t.Scopes, t.Role, t.ExpiresAt = bot.ID, n.Name, n.Scopes, n.Role, n.ExpiresAt
+	return s.createToken(ctx, who, "glpat-", t)
 }
 
 // CreateDeployToken makes a token for reading a project's repository and
-// registry, and writing its registry.
-func (s *Service) CreateDeployToken(ctx context.Context, who delivery.Identity, projectID int64, n NewToken) (Token, string, error) {
+// registry, and writing its registry; with a group's id, those of every project
+// in the group. The other id is 0.
+func (s *Service) CreateDeployToken(ctx context.Context, who delivery.Identity, projectID, groupID int64, n NewToken) (Token, string, error) {
+	if projectID == 0 && groupID == 0 {
+		return Token{}, "", errNoProject
+	}
 	if err := n.check(deployScopes, s.now()); err != nil {
 		return Token{}, "", err
 	}
@@ -92,7 +115,7 @@ func (s *Service) CreateDeployToken(ctx context.Context, who delivery.Identity, 
 	if username == JobTokenUser {
 		return Token{}, "", invalid("username", "is reserved")
 	}
-	return s.createToken(ctx, who, "gldt-", Token{Kind: delivery.DeployToken, ProjectID: projectID, Name: n.Name, Username: username, Scopes: n.Scopes, Role: role, ExpiresAt: n.ExpiresAt})
+	return s.createToken(ctx, who, "gldt-", Token{Kind: delivery.DeployToken, ProjectID: projectID, GroupID: groupID, Name: n.Name, Username: username, Scopes: n.Scopes, Role: role, ExpiresAt: n.ExpiresAt})
 }
 
 func (s *Service) createToken(ctx context.Context, who delivery.Identity, prefix string, t Token) (Token, string, error) {
@@ -118,18 +141,19 @@ func (s *Service) Token(ctx context.Context, id int64) (Token, error) {
 	return s.store.TokenByID(ctx, id)
 }
 
-// Tokens lists tokens of a kind by id; zero values do not narrow.
-func (s *Service) Tokens(ctx context.Context, kind delivery.IdentityKind, userID, projectID int64, limit, offset int) ([]Token, int, error) {
-	return s.store.Tokens(ctx, kind, userID, projectID, limit, offset)
+// Tokens lists tokens by id.
+func (s *Service) Tokens(ctx context.Context, f TokenFilter, limit, offset int) ([]Token, int, error) {
+	return s.store.Tokens(ctx, f, limit, offset)
 }
 
-// RevokeToken ends a token at once; the bot of a project token is blocked.
+// RevokeToken ends a token at once; the bot of a project's or group's token is
+// blocked.
 func (s *Service) RevokeToken(ctx context.Context, who delivery.Identity, t Token) error {
 	if err := s.store.RevokeToken(ctx, t.ID, s.now()); err != nil {
 		return err
 	}
 	s.audit(ctx, who, "token.revoked", "token", t.ID, t.Name, string(t.Kind))
-	if t.Kind == delivery.ProjectToken {
+	if t.Kind == delivery.ProjectToken || t.Kind == delivery.GroupToken {
 		yes := true
 		_, err := s.UpdateUser(ctx, who, t.UserID, UserChange{Blocked: &yes})
 		return err
@@ -182,6 +206,16 @@ func (s *Service) AddKey(ctx context.Context, who delivery.Identity, k Key) (Key
 		}
 	default:
 		return Key{}, invalid("key", "has the type "+pub.Type()+", which is not accepted")
+	}
+	switch k.Usage {
+	case "":
+		k.Usage = KeyForBoth
+	case KeyForAuth, KeyForSigning, KeyForBoth:
+	default:
+		return Key{}, invalid("usage_type", "is not one of auth, signing, auth_and_signing")
+	}
+	if k.UserID == 0 {
+		k.Usage = KeyForAuth // deploy keys sign nothing
 	}
 	if k.Title == "" {
 		k.Title = comment

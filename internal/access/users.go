@@ -239,7 +239,7 @@ func (s *Service) RenewAdminToken(ctx context.Context, name string) (string, err
 	if admin == nil {
 		return "", delivery.Errorf(delivery.Stalled, "There is no administrator that is not blocked.")
 	}
-	old, _, err := s.store.Tokens(ctx, delivery.PersonalToken, admin.ID, 0, 0, 0)
+	old, _, err := s.store.Tokens(ctx, TokenFilter{Kind: delivery.PersonalToken, UserID: admin.ID}, 0, 0)
 	if err != nil {
 		return "", err
 	}
@@ -260,13 +260,13 @@ func (s *Service) RenewAdminToken(ctx context.Context, name string) (string, err
 // for the platform's own GitOps engine, and revokes the earlier one of that
 // name. It returns the user name and the secret for Basic authentication.
 func (s *Service) RenewReadToken(ctx context.Context, name string) (username, secret string, err error) {
-	old, _, err := s.store.Tokens(ctx, delivery.DeployToken, 0, 0, 0, 0)
+	old, _, err := s.store.Tokens(ctx, TokenFilter{Kind: delivery.DeployToken}, 0, 0)
 	if err != nil {
 		return "", "", err
 	}
 	now := s.now()
 	for _, t := range old {
-		if t.ProjectID == 0 && t.Name == name && t.RevokedAt.IsZero() {
+		if t.ProjectID == 0 && t.GroupID == 0 && t.Name == name && t.RevokedAt.IsZero() {
 			if err := s.store.RevokeToken(ctx, t.ID, now); err != nil {
 				return "", "", err
 			}

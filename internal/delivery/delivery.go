@@ -146,6 +146,7 @@ const (
 	SessionUser   IdentityKind = "session"
 	PersonalToken IdentityKind = "personal_access_token"
 	ProjectToken  IdentityKind = "project_access_token"
+	GroupToken    IdentityKind = "group_access_token"
 	DeployToken   IdentityKind = "deploy_token"
 	JobToken      IdentityKind = "job_token"
 	SSHKey        IdentityKind = "ssh_key"
@@ -160,7 +161,8 @@ type Identity struct {
 	Name      string   // what to show and log: a username or a token's name
 	Scopes    []string // GitLab's scopes: api, read_api, read_repository, write_repository, read_registry, write_registry; nil for a session or password: everything
 	ProjectID int64    // where a project, deploy or job token is valid; 0 otherwise
-	Role      Role     // the role a project or deploy token carries; NoAccess otherwise
+	GroupID   int64    // where a group's access or deploy token is valid; 0 otherwise
+	Role      Role     // the role a project, group or deploy token carries; NoAccess otherwise
 	JobID     int64    // the job of a job token
 	TokenID   int64    // the row of the token, for the audit log
 }

@@ -208,7 +208,7 @@ func FilterFor(who delivery.Identity) ProjectFilter {
 		f.All = true
 	default:
 		if who.User != nil {
-			f.Viewer, f.All = who.User.ID, who.User.Admin
+			f.Viewer, f.All, f.External = who.User.ID, who.User.Admin, who.Kind == delivery.GroupToken
 		}
 	}
 	return f

@@ -215,11 +215,11 @@ func TestWebhooksDoNotReachTheLocalNetwork(t *testing.T) {
 	r := newReceiver(t)
 	w.person("ann")
 	p := w.project("ann", "", "app")
-	if _, err := w.forge.SetHook(t.Context(), w.people["ann"], forge.Hook{ProjectID: p.ID, URL: r.URL, Push: true}); err == nil {
+	if _, err := w.forge.SetHook(t.Context(), w.people["ann"], forge.Hook{HookOwner: forge.HookOwner{ProjectID: p.ID}, URL: r.URL, Push: true}); err == nil {
 		t.Error("a hook to the loopback address was accepted")
 	}
 	// A name that leads to the loopback address is found out when connecting.
-	h, err := w.forge.SetHook(t.Context(), w.people["ann"], forge.Hook{ProjectID: p.ID, URL: strings.Replace(r.URL, "127.0.0.1", "localhost", 1), Push: true})
+	h, err := w.forge.SetHook(t.Context(), w.people["ann"], forge.Hook{HookOwner: forge.HookOwner{ProjectID: p.ID}, URL: strings.Replace(r.URL, "127.0.0.1", "localhost", 1), Push: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ type ProjectFilter struct {
 	OrderBy    string // id, name, path, created_at, updated_at, last_activity_at, similarity
 	Ascending  bool
 	IDAfter    int64
+	External   bool // what is internal is not shown: the viewer is the bot of a token
 	Readable   bool // only where the viewer may read the code (CanRead)
 }
 
@@ -242,10 +243,17 @@ type releaseStore interface {
 	DeleteReleaseLink(ctx context.Context, projectID int64, tag string, id int64) error
 }
 
-// Hook is a webhook of a project, or of everything when ProjectID is 0.
+// HookOwner is the project or the group that a webhook belongs to; the zero
+// value is the platform.
+type HookOwner struct {
+	ProjectID int64
+	GroupID   int64
+}
+
+// Hook is a webhook of a project, of all projects in a group, or of everything.
 type Hook struct {
-	ID           int64
-	ProjectID    int64
+	ID int64
+	HookOwner
 	Name         string
 	Description  string
 	URL          string
@@ -287,11 +295,15 @@ type Delivery struct {
 type hookStore interface {
 	CreateHook(ctx context.Context, h Hook) (Hook, error)
 	UpdateHook(ctx context.Context, h Hook) error
-	DeleteHook(ctx context.Context, projectID, id int64) error
-	HookByID(ctx context.Context, projectID, id int64) (Hook, error)
+	DeleteHook(ctx context.Context, o HookOwner, id int64) error
+	HookByID(ctx context.Context, o HookOwner, id int64) (Hook, error)
 	HookOfDelivery(ctx context.Context, hookID int64) (Hook, error)
-	// Hooks lists a project's hooks by id; system adds those of the platform.
-	Hooks(ctx context.Context, projectID int64, system bool) ([]Hook, error)
+	// Hooks lists an owner's hooks by id; system adds those that the platform
+	// made.
+	Hooks(ctx context.Context, o HookOwner, system bool) ([]Hook, error)
+	// HooksFor lists every hook that hears of a project: its own, those of its
+	// groups and the platform's. Without a project it is the platform's.
+	HooksFor(ctx context.Context, projectID int64) ([]Hook, error)
 	// Enqueue stores deliveries to be done now.
 	Enqueue(ctx context.Context, list []Delivery) error
 	DueDeliveries(ctx context.Context, now time.Time, limit int) ([]Delivery, error)

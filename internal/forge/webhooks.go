@@ -31,21 +31,30 @@ const (
 	keepHookLog  = 7 * 24 * time.Hour
 )
 
-// Hooks lists the webhooks of a project.
-func (s *Service) Hooks(ctx context.Context, projectID int64) ([]Hook, error) {
-	return s.store.Hooks(ctx, projectID, false)
+// Hooks lists the webhooks of a project or a group.
+func (s *Service) Hooks(ctx context.Context, o HookOwner) ([]Hook, error) {
+	return s.store.Hooks(ctx, o, false)
 }
 
-// Hook returns a webhook of a project.
-func (s *Service) Hook(ctx context.Context, projectID, id int64) (Hook, error) {
-	h, err := s.store.HookByID(ctx, projectID, id)
+// Hook returns a webhook of a project or a group.
+func (s *Service) Hook(ctx context.Context, o HookOwner, id int64) (Hook, error) {
+	h, err := s.store.HookByID(ctx, o, id)
 	if err == nil && h.System {
 		err = &delivery.Error{Kind: delivery.NotFound, Message: "404 Hook Not Found"}
 	}
 	return h, err
 }
 
-// SetHook adds (ID 0) or changes a webhook.
+// audited names the owner for the audit log.
+func (o HookOwner) audited() (kind string, id int64) {
+	if o.GroupID != 0 {
+		return "group", o.GroupID
+	}
+	return "project", o.ProjectID
+}
+
+// SetHook adds (ID 0) or changes a webhook. A new address does not get the
+// secret token of the old one: the token must be given with it.
 func (s *Service) SetHook(ctx context.Context, who delivery.Identity, h Hook) (Hook, error) {
 	u, err := url.Parse(h.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || len(h.URL) > 2048 {
@@ -63,10 +72,18 @@ func (s *Service) SetHook(ctx context.Context, who delivery.Identity, h Hook) (H
 		h.CreatedAt = s.now()
 		h, err = s.store.CreateHook(ctx, h)
 	} else {
+		var old Hook
+		if old, err = s.store.HookByID(ctx, h.HookOwner, h.ID); err != nil {
+			return h, err
+		}
+		if old.URL != h.URL && old.Token == h.Token && !h.System {
+			h.Token = ""
+		}
 		err = s.store.UpdateHook(ctx, h)
 	}
 	if err == nil {
-		s.access.Audit(ctx, who, "hook.set", "project", h.ProjectID, u.Host, "")
+		kind, id := h.audited()
+		s.access.Audit(ctx, who, "hook.set", kind, id, u.Host, "")
 	}
 	return h, err
 }
@@ -74,8 +91,8 @@ func (s *Service) SetHook(ctx context.Context, who delivery.Identity, h Hook) (H
 // EnsureSystemHook makes or updates the platform's own hook of that name,
 // which hears of every project and may reach local addresses.
 func (s *Service) EnsureSystemHook(ctx context.Context, h Hook) error {
-	h.System, h.ProjectID = true, 0
-	list, err := s.store.Hooks(ctx, 0, true)
+	h.System, h.HookOwner = true, HookOwner{}
+	list, err := s.store.Hooks(ctx, HookOwner{}, true)
 	if err != nil {
 		return err
 	}
@@ -89,14 +106,16 @@ func (s *Service) EnsureSystemHook(ctx context.Context, h Hook) error {
 }
 
 // DeleteHook removes a webhook and its log.
-func (s *Service) DeleteHook(ctx context.Context, who delivery.Identity, projectID, id int64) error {
-	if _, err := s.Hook(ctx, projectID, id); err != nil {
+func (s *Service) DeleteHook(ctx context.Context, who delivery.Identity, o HookOwner, id int64) error {
+	h, err := s.Hook(ctx, o, id)
+	if err != nil {
 		return err
 	}
-	if err := s.store.DeleteHook(ctx, projectID, id); err != nil {
+	if err := s.store.DeleteHook(ctx, o, id); err != nil {
 		return err
 	}
-	s.access.Audit(ctx, who, "hook.deleted", "project", projectID, fmt.Sprint(id), "")
+	kind, target := o.audited()
+	s.access.Audit(ctx, who, "hook.deleted", kind, target, fmt.Sprint(id), clip(h.Name, 100))
 	return nil
 }
 
@@ -112,6 +131,21 @@ func (s *Service) Resend(ctx context.Context, h Hook, deliveryID int64) error {
 		return err
 	}
 	return s.enqueue(ctx, []Delivery{{HookID: h.ID, Event: d.Event, UUID: hookUUID(randomName()), URL: h.URL, Request: d.Request}})
+}
+
+// TestGroupHook sends a payload of one of the group's projects as if something
+// had just happened there.
+func (s *Service) TestGroupHook(ctx context.Context, groupID int64, h Hook, who delivery.Identity) error {
+	list, _, err := s.store.Projects(ctx, ProjectFilter{All: true, GroupID: groupID, Subgroups: true, OrderBy: "last_activity_at"}, 20, 0)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if !p.Empty {
+			return s.TestHook(ctx, p, h, who)
+		}
+	}
+	return delivery.Errorf(delivery.Invalid, "Ensure the group has a project with at least one commit.")
 }
 
 // TestHook sends a payload as if something had just happened.
@@ -156,16 +190,9 @@ func hookUUID(seed string) string {
 
 // hookEvent queues the deliveries for an event of the outbox.
 func (s *Service) hookEvent(ctx context.Context, e delivery.Event) error {
-	hooks, err := s.store.Hooks(ctx, 0, true)
+	hooks, err := s.store.HooksFor(ctx, e.ProjectID)
 	if err != nil {
 		return err
-	}
-	if e.ProjectID != 0 {
-		own, err := s.store.Hooks(ctx, e.ProjectID, true)
-		if err != nil {
-			return err
-		}
-		hooks = append(hooks, own...)
 	}
 	hooks = slices.DeleteFunc(hooks, func(h Hook) bool { return !wants(h, e) })
 	if len(hooks) == 0 {

@@ -90,7 +90,6 @@ type ciSettingsView struct {
 	Ref        string
 	Self       *delivery.Project
 	Scopes     []string
-	Group      *delivery.Group // of a group's page
 	Settings   pipeline.ProjectSettings
 	Cluster    bool // jobs may get access to a cluster
 	Admin      bool

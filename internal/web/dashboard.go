@@ -96,11 +96,10 @@ func (s *Server) createProject(w http.ResponseWriter, r *Request) error {
 
 // namespacePage shows a group or a user, whose path has no /-/ part.
 func (s *Server) namespacePage(w http.ResponseWriter, r *Request, full string) error {
-	g, _, err := s.Access.VisibleGroup(r.Context(), r.Who, full)
+	g, role, err := s.Access.VisibleGroupByPath(r.Context(), r.Who, full)
 	if err == nil {
-		f := forge.FilterFor(r.Who)
-		f.GroupID, f.Subgroups = g.ID, true
-		return s.projectList(w, r, g.Name, f)
+		r.Group, r.Role = &g, role
+		return s.groupPage(w, r)
 	}
 	if !delivery.IsNotFound(err) {
 		return err

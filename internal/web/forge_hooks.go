@@ -7,24 +7,22 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
 )
 
 const deliveriesOnPage = 20
 
 func (s *Server) hookRoutes() {
-	maintainer := delivery.Maintainer
-	s.handleProject("GET /hooks", maintainer, s.hooksPage)
-	s.handleProject("POST /hooks", maintainer, s.createHook)
-	s.handleProject("GET /hooks/{id}/edit", maintainer, s.hookPage)
-	s.handleProject("POST /hooks/{id}", maintainer, s.updateHook)
-	s.handleProject("POST /hooks/{id}/test", maintainer, s.testHook)
-	s.handleProject("POST /hooks/{id}/delete", maintainer, s.deleteHook)
-	s.handleProject("POST /hooks/{id}/deliveries/{delivery}/resend", maintainer, s.resendHook)
+	s.handleBoth("GET", "/hooks", s.hooksPage)
+	s.handleBoth("POST", "/hooks", s.createHook)
+	s.handleBoth("GET", "/hooks/{id}/edit", s.hookPage)
+	s.handleBoth("POST", "/hooks/{id}", s.updateHook)
+	s.handleBoth("POST", "/hooks/{id}/test", s.testHook)
+	s.handleBoth("POST", "/hooks/{id}/delete", s.deleteHook)
+	s.handleBoth("POST", "/hooks/{id}/deliveries/{delivery}/resend", s.resendHook)
 }
 
-// hooksView lists the webhooks of a project, or shows one with its deliveries.
+// hooksView lists the webhooks of a project or a group, or shows one with its deliveries.
 type hooksView struct {
 	Hooks      []forge.Hook
 	Hook       forge.Hook
@@ -40,8 +38,8 @@ type deliveryRow struct {
 	Good bool
 }
 
-func hooksPath(p *delivery.Project, parts ...string) string {
-	return projectPath(p.FullPath, append([]string{"hooks"}, parts...)...)
+func hooksPath(r *Request, parts ...string) string {
+	return placeOf(r).link(append([]string{"hooks"}, parts...)...)
 }
 
 func (s *Server) hooksPage(w http.ResponseWriter, r *Request) error {
@@ -50,17 +48,17 @@ func (s *Server) hooksPage(w http.ResponseWriter, r *Request) error {
 
 func (s *Server) showHooks(w http.ResponseWriter, r *Request, status int, v hooksView) error {
 	var err error
-	if v.Hooks, err = s.Forge.Hooks(r.Context(), r.Project.ID); err != nil {
+	if v.Hooks, err = s.Forge.Hooks(r.Context(), placeOf(r).hookOwner()); err != nil {
 		return err
 	}
-	v.Base = hooksPath(r.Project)
+	v.Base = hooksPath(r)
 	return s.render(w, r, status, "forge_hooks", Page{Title: "Webhooks", Active: "hooks", Data: v})
 }
 
 // typedHook reads the form over a hook; an empty token keeps the present one.
 func typedHook(r *Request, h forge.Hook) forge.Hook {
 	on := func(name string) bool { return r.FormValue(name) != "" }
-	h.ProjectID, h.URL, h.Name, h.PushFilter = r.Project.ID, strings.TrimSpace(r.FormValue("url")), strings.TrimSpace(r.FormValue("name")), strings.TrimSpace(r.FormValue("push_filter"))
+	h.HookOwner, h.URL, h.Name, h.PushFilter = placeOf(r).hookOwner(), strings.TrimSpace(r.FormValue("url")), strings.TrimSpace(r.FormValue("name")), strings.TrimSpace(r.FormValue("push_filter"))
 	if token := r.FormValue("token"); token != "" {
 		h.Token = token
 	}
@@ -83,7 +81,7 @@ func (s *Server) createHook(w http.ResponseWriter, r *Request) error {
 		v.Error = message
 		return s.showHooks(w, r, status, v)
 	}
-	return redirect(w, r, hooksPath(r.Project, strconv.FormatInt(h.ID, 10), "edit"), "The webhook is added.")
+	return redirect(w, r, hooksPath(r, strconv.FormatInt(h.ID, 10), "edit"), "The webhook is added.")
 }
 
 func (s *Server) hookOf(r *Request) (forge.Hook, error) {
@@ -91,7 +89,7 @@ func (s *Server) hookOf(r *Request) (forge.Hook, error) {
 	if err != nil {
 		return forge.Hook{}, err
 	}
-	return s.Forge.Hook(r.Context(), r.Project.ID, id)
+	return s.Forge.Hook(r.Context(), placeOf(r).hookOwner(), id)
 }
 
 func (s *Server) hookPage(w http.ResponseWriter, r *Request) error {
@@ -117,7 +115,7 @@ func (s *Server) showHook(w http.ResponseWriter, r *Request, status int, v hooks
 		v.Deliveries = append(v.Deliveries, row)
 	}
 	v.Prev, v.Next = pagerLinks(r, page, page*deliveriesOnPage < total)
-	v.Base = hooksPath(r.Project, strconv.FormatInt(v.Hook.ID, 10))
+	v.Base = hooksPath(r, strconv.FormatInt(v.Hook.ID, 10))
 	return s.render(w, r, status, "forge_hook", Page{Title: "Webhook", Active: "hooks", Data: v})
 }
 
@@ -140,7 +138,7 @@ func (s *Server) updateHook(w http.ResponseWriter, r *Request) error {
 }
 
 func (s *Server) toHook(w http.ResponseWriter, r *Request, h forge.Hook, notice string) error {
-	return redirect(w, r, hooksPath(r.Project, strconv.FormatInt(h.ID, 10), "edit"), notice)
+	return redirect(w, r, hooksPath(r, strconv.FormatInt(h.ID, 10), "edit"), notice)
 }
 
 func (s *Server) testHook(w http.ResponseWriter, r *Request) error {
@@ -148,7 +146,12 @@ func (s *Server) testHook(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Forge.TestHook(r.Context(), *r.Project, h, r.Who); err != nil {
+	if r.Group != nil {
+		err = s.Forge.TestGroupHook(r.Context(), r.Group.ID, h, r.Who)
+	} else {
+		err = s.Forge.TestHook(r.Context(), *r.Project, h, r.Who)
+	}
+	if err != nil {
 		return err
 	}
 	return s.toHook(w, r, h, "A push event is on its way; reload to see the answer.")
@@ -159,10 +162,10 @@ func (s *Server) deleteHook(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Forge.DeleteHook(r.Context(), r.Who, r.Project.ID, h.ID); err != nil {
+	if err := s.Forge.DeleteHook(r.Context(), r.Who, h.HookOwner, h.ID); err != nil {
 		return err
 	}
-	return redirect(w, r, hooksPath(r.Project), "The webhook is deleted.")
+	return redirect(w, r, hooksPath(r), "The webhook is deleted.")
 }
 
 func (s *Server) resendHook(w http.ResponseWriter, r *Request) error {

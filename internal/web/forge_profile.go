@@ -187,7 +187,7 @@ func (s *Server) tokensPage(w http.ResponseWriter, r *Request) error {
 }
 
 func (s *Server) showTokens(w http.ResponseWriter, r *Request, status int, v tokensView, scopes []string) error {
-	list, _, err := s.Access.Tokens(r.Context(), delivery.PersonalToken, r.Who.User.ID, 0, listed, 0)
+	list, _, err := s.Access.Tokens(r.Context(), access.TokenFilter{Kind: delivery.PersonalToken, UserID: r.Who.User.ID}, listed, 0)
 	if err != nil {
 		return err
 	}

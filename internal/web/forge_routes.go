@@ -12,6 +12,7 @@ import (
 // forge alone makes.
 func (s *Server) forgeRoutes() {
 	s.profileRoutes()
+	s.groupRoutes()
 	s.editRoutes()
 	s.requestRoutes()
 	s.projectSettingsRoutes()

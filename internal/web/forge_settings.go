@@ -16,20 +16,24 @@ func (s *Server) projectSettingsRoutes() {
 	s.handleProject("GET /project_members", guest, s.membersPage)
 	s.handleProject("POST /project_members", maintainer, s.setMember)
 	s.handleProject("POST /project_members/{id}/remove", guest, s.removeMember)
+	s.handleGroup("GET /group_members", 0, s.membersPage)
+	s.handleGroup("POST /group_members", owner, s.setMember)
+	s.handleGroup("POST /group_members/{id}/remove", delivery.MinimalAccess, s.removeMember)
 	s.handleProject("GET /settings", maintainer, s.settingsPage)
 	s.handleProject("POST /settings", maintainer, s.updateSettings)
 	s.handleProject("POST /settings/delete", owner, s.deleteProject)
 	s.handleProject("GET /settings/repository", maintainer, s.protectionsPage)
 	s.handleProject("POST /settings/repository/protect", maintainer, s.protect)
 	s.handleProject("POST /settings/repository/unprotect", maintainer, s.unprotect)
-	s.handleProject("GET /settings/access_tokens", maintainer, s.projectTokensPage)
-	s.handleProject("POST /settings/access_tokens", maintainer, s.createProjectToken)
-	s.handleProject("POST /settings/deploy_tokens", maintainer, s.createDeployToken)
-	s.handleProject("POST /settings/access_tokens/{id}/revoke", maintainer, s.revokeProjectToken)
+	s.handleBoth("GET", "/settings/access_tokens", s.projectTokensPage)
+	s.handleBoth("POST", "/settings/access_tokens", s.createProjectToken)
+	s.handleBoth("POST", "/settings/deploy_tokens", s.createDeployToken)
+	s.handleBoth("POST", "/settings/access_tokens/{id}/revoke", s.revokeProjectToken)
 }
 
-// membersView lists who may do what in a project.
+// membersView lists who may do what in a project or a group.
 type membersView struct {
+	Place       place
 	Rows        []memberRow
 	MayAdd      bool
 	Roles       []delivery.Role // that the caller can give
@@ -45,6 +49,7 @@ type membersView struct {
 type memberRow struct {
 	access.Member
 	Inherited bool
+	From      string // full path of the group; empty: this place
 	MayChange bool
 	MayRemove bool
 	Self      bool
@@ -59,18 +64,30 @@ func (s *Server) membersPage(w http.ResponseWriter, r *Request) error {
 
 func (s *Server) showMembers(w http.ResponseWriter, r *Request, status int, v membersView) error {
 	v.Search = r.URL.Query().Get("search")
-	list, total, err := s.Access.Members(r.Context(), 0, r.Project.ID, true, v.Search, listed, 0)
+	v.Place = placeOf(r)
+	groupID, projectID := v.Place.ids()
+	list, total, err := s.Access.Members(r.Context(), groupID, projectID, true, v.Search, listed, 0)
 	if err != nil {
 		return err
 	}
-	v.More, v.MayAdd, v.Base, v.Tomorrow = total-len(list), r.Role >= delivery.Maintainer, projectPath(r.Project.FullPath, "project_members"), tomorrow()
+	v.More, v.MayAdd, v.Base, v.Tomorrow = total-len(list), r.Role >= v.Place.manager(), v.Place.members(), tomorrow()
+	groups := map[int64]string{}
 	for _, role := range []delivery.Role{delivery.Guest, delivery.Reporter, delivery.Developer, delivery.Maintainer, delivery.Owner} {
 		if role <= r.Role {
 			v.Roles = append(v.Roles, role)
 		}
 	}
 	for _, m := range list {
-		row := memberRow{Member: m, Inherited: m.ProjectID == 0, Self: r.Who.User != nil && r.Who.User.ID == m.User.ID}
+		row := memberRow{Member: m, Inherited: m.ProjectID != projectID || m.GroupID != groupID, Self: r.Who.User != nil && r.Who.User.ID == m.User.ID}
+		if row.Inherited && m.GroupID != 0 {
+			if row.From = groups[m.GroupID]; row.From == "" {
+				g, err := s.Access.Group(r.Context(), m.GroupID)
+				if skipMissing(err) != nil {
+					return err
+				}
+				row.From, groups[m.GroupID] = g.FullPath, g.FullPath
+			}
+		}
 		row.MayChange = !row.Inherited && v.MayAdd && m.Role <= r.Role
 		row.MayRemove = row.MayChange || row.Self && !row.Inherited
 		v.Rows = append(v.Rows, row)
@@ -85,7 +102,8 @@ func (s *Server) setMember(w http.ResponseWriter, r *Request) error {
 	if delivery.IsNotFound(err) {
 		err = &delivery.Error{Kind: delivery.Invalid, Message: "There is no account with this name or e-mail.", Err: err}
 	}
-	m := access.Member{User: u, Role: v.Role, ProjectID: r.Project.ID}
+	m := access.Member{User: u, Role: v.Role}
+	m.GroupID, m.ProjectID = placeOf(r).ids()
 	if err == nil {
 		m.ExpiresAt, err = dayOf(v.Expires)
 	}
@@ -100,7 +118,7 @@ func (s *Server) setMember(w http.ResponseWriter, r *Request) error {
 		v.Error = message
 		return s.showMembers(w, r, status, v)
 	}
-	return redirect(w, r, projectPath(r.Project.FullPath, "project_members"), u.Name+" is now "+v.Role.String()+".")
+	return redirect(w, r, placeOf(r).members(), u.Name+" is now "+v.Role.String()+".")
 }
 
 func (s *Server) removeMember(w http.ResponseWriter, r *Request) error {
@@ -109,16 +127,18 @@ func (s *Server) removeMember(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	self := r.Who.User != nil && r.Who.User.ID == id
-	if r.Role < delivery.Maintainer && !self {
-		return &delivery.Error{Kind: delivery.Forbidden, Message: "This needs the role maintainer in the project."}
+	p := placeOf(r)
+	if r.Role < p.manager() && !self {
+		return &delivery.Error{Kind: delivery.Forbidden, Message: "This needs the role " + p.manager().String() + " in the " + p.Noun() + "."}
 	}
-	if err := s.Access.RemoveMember(r.Context(), r.Who, r.Role, 0, r.Project.ID, id); err != nil {
+	groupID, projectID := p.ids()
+	if err := s.Access.RemoveMember(r.Context(), r.Who, r.Role, groupID, projectID, id); err != nil {
 		return err
 	}
 	if self {
-		return redirect(w, r, "/", "You have left "+r.Project.FullPath+".")
+		return redirect(w, r, "/", "You have left "+p.fullPath()+".")
 	}
-	return redirect(w, r, projectPath(r.Project.FullPath, "project_members"), "The member is removed.")
+	return redirect(w, r, p.members(), "The member is removed.")
 }
 
 // settingsView is the form of a project's settings.
@@ -294,8 +314,9 @@ func (s *Server) unprotect(w http.ResponseWriter, r *Request) error {
 
 var deployScopes = []scopeChoice{{Name: "read_repository", Words: "pull"}, {Name: "read_registry", Words: "pull images"}, {Name: "write_registry", Words: "push images"}}
 
-// projectTokensView lists the tokens of a project, and makes them.
+// projectTokensView lists the tokens of a project or a group, and makes them.
 type projectTokensView struct {
+	Place                      place
 	Project, Deploy            []tokenRow
 	Scopes, DeployScopes       []scopeChoice
 	Roles                      []delivery.Role
@@ -311,11 +332,12 @@ func (s *Server) projectTokensPage(w http.ResponseWriter, r *Request) error {
 }
 
 func (s *Server) showProjectTokens(w http.ResponseWriter, r *Request, status int, v projectTokensView, scopes []string) error {
+	v.Place = placeOf(r)
 	for _, kind := range []struct {
 		kind delivery.IdentityKind
 		to   *[]tokenRow
-	}{{delivery.ProjectToken, &v.Project}, {delivery.DeployToken, &v.Deploy}} {
-		list, _, err := s.Access.Tokens(r.Context(), kind.kind, 0, r.Project.ID, listed, 0)
+	}{{v.Place.accessKind(), &v.Project}, {delivery.DeployToken, &v.Deploy}} {
+		list, _, err := s.Access.Tokens(r.Context(), v.Place.tokens(kind.kind), listed, 0)
 		if err != nil {
 			return err
 		}
@@ -327,7 +349,7 @@ func (s *Server) showProjectTokens(w http.ResponseWriter, r *Request, status int
 		}
 	}
 	v.Scopes, v.DeployScopes = choices(personalScopes[:7], scopes), choices(deployScopes, scopes)
-	v.Base, v.DeployBase, v.Tomorrow = projectPath(r.Project.FullPath, "settings", "access_tokens"), projectPath(r.Project.FullPath, "settings", "deploy_tokens"), tomorrow()
+	v.Base, v.DeployBase, v.Tomorrow = v.Place.link("settings", "access_tokens"), v.Place.link("settings", "deploy_tokens"), tomorrow()
 	return s.render(w, r, status, "forge_projecttokens", Page{Title: "Access tokens", Active: "tokens", Data: v})
 }
 
@@ -340,7 +362,11 @@ func (s *Server) createProjectToken(w http.ResponseWriter, r *Request) error {
 	v := projectTokensView{Name: r.FormValue("name"), Expires: r.FormValue("expires_at"), Role: roleNamed(r.FormValue("role"))}
 	n, err := newToken(r.Form)
 	n.Role, n.Username = v.Role, ""
-	if err == nil {
+	switch {
+	case err != nil:
+	case r.Group != nil:
+		_, v.Secret, err = s.Access.CreateGroupToken(r.Context(), r.Who, *r.Group, r.Role, n)
+	default:
 		_, v.Secret, err = s.Access.CreateProjectToken(r.Context(), r.Who, *r.Project, r.Role, n)
 	}
 	message, status, err := correctable(err)
@@ -358,7 +384,8 @@ func (s *Server) createDeployToken(w http.ResponseWriter, r *Request) error {
 	n, err := newToken(r.Form)
 	if err == nil {
 		var t access.Token
-		t, v.Secret, err = s.Access.CreateDeployToken(r.Context(), r.Who, r.Project.ID, n)
+		groupID, projectID := placeOf(r).ids()
+		t, v.Secret, err = s.Access.CreateDeployToken(r.Context(), r.Who, projectID, groupID, n)
 		v.SecretUser = t.Username
 	}
 	message, status, err := correctable(err)
@@ -380,14 +407,16 @@ func (s *Server) revokeProjectToken(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	if t.ProjectID != r.Project.ID || t.Kind != delivery.ProjectToken && t.Kind != delivery.DeployToken {
+	p := placeOf(r)
+	groupID, projectID := p.ids()
+	if t.ProjectID != projectID || t.GroupID != groupID || t.Kind != p.accessKind() && t.Kind != delivery.DeployToken {
 		return notFound()
 	}
-	if t.Kind == delivery.ProjectToken && t.Role > r.Role {
+	if t.Kind != delivery.DeployToken && t.Role > r.Role {
 		return &delivery.Error{Kind: delivery.Forbidden, Message: "The token's role is above your own."}
 	}
 	if err := s.Access.RevokeToken(r.Context(), r.Who, t); err != nil {
 		return err
 	}
-	return redirect(w, r, projectPath(r.Project.FullPath, "settings", "access_tokens"), "The token is revoked.")
+	return redirect(w, r, p.link("settings", "access_tokens"), "The token is revoked.")
 }

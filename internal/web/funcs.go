@@ -27,6 +27,7 @@ func (s *Server) funcs() template.FuncMap {
 			return projectPath(p.FullPath, parts...)
 		},
 		"escapePath": escapePath,
+		"groupPath":  groupPath,
 		"lower":      strings.ToLower,
 		"has":        func(page string) bool { return s.pages[page] },
 		"shortImage": shortImage,

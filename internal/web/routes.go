@@ -32,9 +32,11 @@ func (s *Server) routes() {
 	}
 	s.scanRoutes()
 	s.handle("/", func(http.ResponseWriter, *Request) error { return notFound() })
-	s.project.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
-		s.serve(w, requestOf(req), func(http.ResponseWriter, *Request) error { return notFound() })
-	})
+	for _, mux := range []*http.ServeMux{s.project, s.group} {
+		mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) {
+			s.serve(w, requestOf(req), func(http.ResponseWriter, *Request) error { return notFound() })
+		})
+	}
 }
 
 func notFound() error {

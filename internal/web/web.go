@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/slipwayhq/slipway/internal/access"
@@ -75,6 +76,8 @@ type Server struct {
 	hashes    map[string]string // asset name -> content hash, for cache-busting links
 	global    *http.ServeMux
 	project   *http.ServeMux // patterns below /-/ of a project, rooted at "/"
+	group     *http.ServeMux // the same of a group
+	patterns  []Pattern
 	csrf      *http.CrossOriginProtection
 	pages     map[string]bool // paths of pages that exist: "/-/rollouts", and "merge_requests" below a project
 }
@@ -89,8 +92,19 @@ type Request struct {
 	*http.Request
 	Who     delivery.Identity
 	Project *delivery.Project
-	Role    delivery.Role
+	Group   *delivery.Group
+	Role    delivery.Role // in the project or the group
 }
+
+// Pattern is a registered page: an http.ServeMux pattern, of the whole site or
+// of what follows /-/ of a project or a group.
+type Pattern struct {
+	Area    string // global, project or group
+	Pattern string
+}
+
+// Patterns lists the registered pages, for the test that walks all of them.
+func (s *Server) Patterns() []Pattern { return slices.Clone(s.patterns) }
 
 // Page is what every template gets: the layout's needs and the page's own
 // data in Data.
@@ -99,6 +113,7 @@ type Page struct {
 	Site    string
 	User    *delivery.User
 	Project *delivery.Project
+	Group   *delivery.Group
 	Role    delivery.Role
 	Active  string // the active entry of the navigation, such as "pipelines"
 	Notice  string
@@ -110,7 +125,7 @@ type Page struct {
 // New builds the server and parses every template, so that a broken one is
 // found at start.
 func New(d Deps) (*Server, error) {
-	s := &Server{Deps: d, templates: map[string]*template.Template{}, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), csrf: http.NewCrossOriginProtection(), pages: map[string]bool{}}
+	s := &Server{Deps: d, templates: map[string]*template.Template{}, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), group: http.NewServeMux(), csrf: http.NewCrossOriginProtection(), pages: map[string]bool{}}
 	if s.Title == "" {
 		s.Title = "Slipway"
 	}
@@ -180,7 +195,7 @@ func (s *Server) render(w http.ResponseWriter, r *Request, status int, name stri
 	}
 	p.Site, p.User, p.Path = s.Title, r.Who.User, r.URL.RequestURI()
 	if p.Project == nil {
-		p.Project, p.Role = r.Project, r.Role
+		p.Project, p.Group, p.Role = r.Project, r.Group, r.Role
 	}
 	if c, err := r.Cookie("slipway_notice"); err == nil && p.Notice == "" {
 		p.Notice = decodeNotice(c.Value)
@@ -224,6 +239,7 @@ func (s *Server) handle(pattern string, h Handler) {
 	if path, ok := strings.CutPrefix(pattern, "GET "); ok {
 		s.pages[path] = true
 	}
+	s.patterns = append(s.patterns, Pattern{Area: "global", Pattern: pattern})
 	s.global.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), h)
 	})
@@ -236,6 +252,7 @@ func (s *Server) handleProject(pattern string, least delivery.Role, h Handler) {
 	if path, ok := strings.CutPrefix(pattern, "GET /"); ok {
 		s.pages[path] = true
 	}
+	s.patterns = append(s.patterns, Pattern{Area: "project", Pattern: pattern})
 	s.project.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
 		s.serve(w, requestOf(req), func(w http.ResponseWriter, r *Request) error {
 			if r.Role < least && least > delivery.Guest {
@@ -378,6 +395,10 @@ var reserved = map[string]bool{
 func (s *Server) route(w http.ResponseWriter, r *Request) {
 	p := r.URL.Path
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
+	if first == "groups" && p != "/groups" && p != "/groups/new" && s.Forge != nil {
+		s.routeGroup(w, r)
+		return
+	}
 	if p == "/" || reserved[first] {
 		s.global.ServeHTTP(w, r.Request)
 		return
@@ -385,6 +406,10 @@ func (s *Server) route(w http.ResponseWriter, r *Request) {
 	full, rest, isPage := strings.Cut(strings.Trim(p, "/"), "/-/")
 	if !isPage {
 		full, rest = strings.TrimSuffix(full, "/-"), ""
+	}
+	if !isPage && !strings.Contains(full, "/") {
+		s.serve(w, r, func(w http.ResponseWriter, r *Request) error { return s.namespacePage(w, r, full) })
+		return
 	}
 	project, role, err := s.Access.VisibleProject(r.Context(), r.Who, full)
 	if err != nil {
@@ -395,7 +420,24 @@ func (s *Server) route(w http.ResponseWriter, r *Request) {
 		s.fail(w, r, err)
 		return
 	}
+	if !strings.EqualFold(project.FullPath, full) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		// It was moved: the old address leads to the new one.
+		to := *r.URL
+		to.Path, to.RawPath = projectPath(project.FullPath), ""
+		if isPage {
+			to.Path = projectPath(project.FullPath, rest)
+		}
+		http.Redirect(w, r.Request, to.String(), http.StatusFound)
+		return
+	}
 	r.Project, r.Role = &project, role
+	own := *r
+	s.project.ServeHTTP(w, below(r, rest, isPage, &own))
+}
+
+// below is the request for the part of the address after /-/, which carries
+// what was found out about the part before.
+func below(r *Request, rest string, isPage bool, own *Request) *http.Request {
 	inner := r.Request.Clone(r.Context())
 	inner.URL.Path, inner.URL.RawPath = "/"+rest, ""
 	if raw := r.URL.EscapedPath(); isPage {
@@ -403,7 +445,5 @@ func (s *Server) route(w http.ResponseWriter, r *Request) {
 			inner.URL.RawPath = "/" + after
 		}
 	}
-	own := *r
-	inner = inner.WithContext(context.WithValue(r.Context(), requestKey{}, &own))
-	s.project.ServeHTTP(w, inner)
+	return inner.WithContext(context.WithValue(r.Context(), requestKey{}, own))
 }

@@ -9,17 +9,40 @@ import (
 	"github.com/slipwayhq/slipway/internal/forge"
 )
 
+// hookHandler answers a request about the webhooks of a project or group.
+type hookHandler func(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error
+
 func (h *handlers) hooks(rt *api.Router) {
-	maintainer := api.Need{Role: delivery.Maintainer}
-	base := "/projects/{project}/hooks"
-	rt.Handle("GET "+base, maintainer, h.listHooks)
-	rt.Handle("POST "+base, maintainer, h.addHook)
-	rt.Handle("GET "+base+"/{hook}", maintainer, h.getHook)
-	rt.Handle("PUT "+base+"/{hook}", maintainer, h.updateHook)
-	rt.Handle("DELETE "+base+"/{hook}", maintainer, h.deleteHook)
-	rt.Handle("GET "+base+"/{hook}/events", maintainer, h.hookEvents)
-	rt.Handle("POST "+base+"/{hook}/events/{event}/resend", maintainer, h.resendHook)
-	rt.Handle("POST "+base+"/{hook}/test/{trigger}", maintainer, h.testHook)
+	project := func(fn hookHandler) api.Handler {
+		return func(w http.ResponseWriter, r *api.Request) error {
+			return fn(w, r, forge.HookOwner{ProjectID: r.Project.ID})
+		}
+	}
+	group := func(fn hookHandler) api.Handler {
+		return func(w http.ResponseWriter, r *api.Request) error {
+			g, role, err := h.accounts.VisibleGroup(r.Context(), r.Who, r.PathValue("group"))
+			if err != nil {
+				return err
+			}
+			if role < delivery.Owner {
+				return forbidden()
+			}
+			return fn(w, r, forge.HookOwner{GroupID: g.ID})
+		}
+	}
+	for base, of := range map[string]struct {
+		need api.Need
+		with func(hookHandler) api.Handler
+	}{"/projects/{project}/hooks": {api.Need{Role: delivery.Maintainer}, project}, "/groups/{group}/hooks": {api.Need{}, group}} {
+		rt.Handle("GET "+base, of.need, of.with(h.listHooks))
+		rt.Handle("POST "+base, of.need, of.with(h.addHook))
+		rt.Handle("GET "+base+"/{hook}", of.need, of.with(h.getHook))
+		rt.Handle("PUT "+base+"/{hook}", of.need, of.with(h.updateHook))
+		rt.Handle("DELETE "+base+"/{hook}", of.need, of.with(h.deleteHook))
+		rt.Handle("GET "+base+"/{hook}/events", of.need, of.with(h.hookEvents))
+		rt.Handle("POST "+base+"/{hook}/events/{event}/resend", of.need, of.with(h.resendHook))
+		rt.Handle("POST "+base+"/{hook}/test/{trigger}", of.need, of.with(h.testHook))
+	}
 }
 
 func hookShape(v forge.Hook) map[string]any {
@@ -31,10 +54,16 @@ func hookShape(v forge.Hook) map[string]any {
 	if v.PushFilter == "" {
 		strategy = "all_branches"
 	}
-	return map[string]any{"id": v.ID, "url": v.URL, "name": v.Name, "description": v.Description, "project_id": v.ProjectID, "push_events": v.Push, "push_events_branch_filter": v.PushFilter, "branch_filter_strategy": strategy,
+	out := map[string]any{"id": v.ID, "url": v.URL, "name": v.Name, "description": v.Description, "push_events": v.Push, "push_events_branch_filter": v.PushFilter, "branch_filter_strategy": strategy,
 		"tag_push_events": v.TagPush, "merge_requests_events": v.MergeRequest, "note_events": v.Note, "job_events": v.Job, "pipeline_events": v.Pipeline, "deployment_events": v.Deployment, "releases_events": v.Release,
 		"issues_events": false, "confidential_issues_events": false, "confidential_note_events": false, "wiki_page_events": false, "repository_update_events": false, "enable_ssl_verification": !v.SkipVerify,
 		"alert_status": alert, "disabled_until": nil, "url_variables": []any{}, "custom_headers": []any{}, "created_at": v.CreatedAt}
+	if v.GroupID != 0 {
+		out["group_id"] = v.GroupID
+	} else {
+		out["project_id"] = v.ProjectID
+	}
+	return out
 }
 
 type hookParams struct {
@@ -84,8 +113,8 @@ func (p hookParams) apply(v forge.Hook) forge.Hook {
 	return v
 }
 
-func (h *handlers) listHooks(w http.ResponseWriter, r *api.Request) error {
-	list, err := h.f.Hooks(r.Context(), r.Project.ID)
+func (h *handlers) listHooks(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	list, err := h.f.Hooks(r.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -96,16 +125,16 @@ func (h *handlers) listHooks(w http.ResponseWriter, r *api.Request) error {
 	return paged(w, r, out)
 }
 
-func (h *handlers) hook(r *api.Request) (forge.Hook, error) {
+func (h *handlers) hook(r *api.Request, o forge.HookOwner) (forge.Hook, error) {
 	id, err := pathID(r, "hook")
 	if err != nil {
 		return forge.Hook{}, err
 	}
-	return h.f.Hook(r.Context(), r.Project.ID, id)
+	return h.f.Hook(r.Context(), o, id)
 }
 
-func (h *handlers) getHook(w http.ResponseWriter, r *api.Request) error {
-	v, err := h.hook(r)
+func (h *handlers) getHook(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	v, err := h.hook(r, o)
 	if err != nil {
 		return err
 	}
@@ -124,32 +153,32 @@ func (h *handlers) storeHook(w http.ResponseWriter, r *api.Request, v forge.Hook
 	return api.WriteJSON(w, status, hookShape(v))
 }
 
-func (h *handlers) addHook(w http.ResponseWriter, r *api.Request) error {
-	return h.storeHook(w, r, forge.Hook{ProjectID: r.Project.ID, Push: true}, http.StatusCreated)
+func (h *handlers) addHook(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	return h.storeHook(w, r, forge.Hook{HookOwner: o, Push: true}, http.StatusCreated)
 }
 
-func (h *handlers) updateHook(w http.ResponseWriter, r *api.Request) error {
-	v, err := h.hook(r)
+func (h *handlers) updateHook(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	v, err := h.hook(r, o)
 	if err != nil {
 		return err
 	}
 	return h.storeHook(w, r, v, http.StatusOK)
 }
 
-func (h *handlers) deleteHook(w http.ResponseWriter, r *api.Request) error {
-	v, err := h.hook(r)
+func (h *handlers) deleteHook(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	v, err := h.hook(r, o)
 	if err != nil {
 		return err
 	}
-	if err := h.f.DeleteHook(r.Context(), r.Who, r.Project.ID, v.ID); err != nil {
+	if err := h.f.DeleteHook(r.Context(), r.Who, o, v.ID); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (h *handlers) hookEvents(w http.ResponseWriter, r *api.Request) error {
-	v, err := h.hook(r)
+func (h *handlers) hookEvents(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	v, err := h.hook(r, o)
 	if err != nil {
 		return err
 	}
@@ -170,8 +199,8 @@ func (h *handlers) hookEvents(w http.ResponseWriter, r *api.Request) error {
 	return api.List(w, r, p, total, out)
 }
 
-func (h *handlers) resendHook(w http.ResponseWriter, r *api.Request) error {
-	v, err := h.hook(r)
+func (h *handlers) resendHook(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	v, err := h.hook(r, o)
 	if err != nil {
 		return err
 	}
@@ -185,15 +214,20 @@ func (h *handlers) resendHook(w http.ResponseWriter, r *api.Request) error {
 	return api.WriteJSON(w, http.StatusCreated, map[string]any{"response_status": nil})
 }
 
-func (h *handlers) testHook(w http.ResponseWriter, r *api.Request) error {
-	v, err := h.hook(r)
+func (h *handlers) testHook(w http.ResponseWriter, r *api.Request, o forge.HookOwner) error {
+	v, err := h.hook(r, o)
 	if err != nil {
 		return err
 	}
 	if r.PathValue("trigger") != "push_events" {
 		return delivery.Errorf(delivery.Invalid, "Only push_events can be tried out.")
 	}
-	if err := h.f.TestHook(r.Context(), r.Project, v, r.Who); err != nil {
+	if o.GroupID != 0 {
+		err = h.f.TestGroupHook(r.Context(), o.GroupID, v, r.Who)
+	} else {
+		err = h.f.TestHook(r.Context(), r.Project, v, r.Who)
+	}
+	if err != nil {
 		return err
 	}
 	return api.WriteJSON(w, http.StatusCreated, map[string]string{"message": "201 Created"})

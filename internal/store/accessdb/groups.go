@@ -82,6 +82,11 @@ func (s *Store) UpdateGroup(ctx context.Context, g delivery.Group) (delivery.Gro
 			return store.Taken(err, "path")
 		}
 		if full != old {
+			if _, err := t.Exec(`INSERT INTO project_redirects (full_path_key, project_id)
+				SELECT n.full_path_key || '/' || p.path_key, p.id FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE n.id = ? OR n.full_path_key LIKE ? ESCAPE '\'
+				ON CONFLICT (full_path_key) DO UPDATE SET project_id = excluded.project_id`, g.ID, store.Like(old + "/")[1:]); err != nil {
+				return fmt.Errorf("accessdb: update group: %w", err)
+			}
 			if _, err := t.Exec(`UPDATE namespaces SET full_path = ? || substr(full_path, ?), full_path_key = ? || substr(full_path_key, ?) WHERE full_path_key LIKE ? ESCAPE '\'`,
 				full, len(old)+1, key(full), len(old)+1, store.Like(old + "/")[1:]); err != nil {
 				return store.Taken(err, "path")
@@ -103,6 +108,11 @@ func (s *Store) DeleteGroup(ctx context.Context, id int64) error {
 		}
 		if n > 0 {
 			return &delivery.Error{Kind: delivery.Conflict, Message: fmt.Sprintf("The group still holds %d projects.", n), Next: "Delete or transfer them first."}
+		}
+		// The bots of group tokens live for their group only.
+		if _, err := t.Exec(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
+			DELETE FROM users WHERE bot = 1 AND id IN (SELECT user_id FROM tokens WHERE kind = 'group_access_token' AND group_id IN (SELECT id FROM below))`, id); err != nil {
+			return fmt.Errorf("accessdb: delete group: %w", err)
 		}
 		if _, err := t.Exec(`DELETE FROM namespaces WHERE id = ? AND kind = 'group'`, id); err != nil {
 			return fmt.Errorf("accessdb: delete group: %w", err)
@@ -151,7 +161,11 @@ func (s *Store) Groups(ctx context.Context, f access.GroupFilter, limit, offset 
 	case f.Viewer == 0:
 		where += ` AND g.visibility = 'public'`
 	default:
-		where += ` AND (g.visibility IN ('public', 'internal') OR g.id IN (SELECT id FROM mine)
+		open := `('public', 'internal')`
+		if f.External {
+			open = `('public')`
+		}
+		where += ` AND (g.visibility IN ` + open + ` OR g.id IN (SELECT id FROM mine)
 			OR EXISTS (SELECT 1 FROM namespaces d JOIN projects p ON p.namespace_id = d.id JOIN project_members pm ON pm.project_id = p.id
 			   WHERE pm.user_id = ? AND (d.id = g.id OR substr(d.full_path_key, 1, length(g.full_path_key) + 1) = g.full_path_key || '/')))`
 		args = append(args, f.Viewer)

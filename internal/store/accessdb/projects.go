@@ -40,7 +40,8 @@ func (s *Store) ProjectByID(ctx context.Context, id int64) (p delivery.Project, 
 	return p, err
 }
 
-// ProjectByPath implements access.Store.
+// ProjectByPath implements access.Store. A path that a project had before it
+// was moved leads to it, as long as nothing else has taken the path.
 func (s *Store) ProjectByPath(ctx context.Context, fullPath string) (p delivery.Project, err error) {
 	i := strings.LastIndexByte(fullPath, '/')
 	if i < 0 {
@@ -49,6 +50,9 @@ func (s *Store) ProjectByPath(ctx context.Context, fullPath string) (p delivery.
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		p, err = scanProject(t.QueryRow(`SELECT `+ProjectColumns+` FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE n.full_path_key = ? AND p.path_key = ?`,
 			key(fullPath[:i]), key(fullPath[i+1:])))
+		if errors.Is(err, sql.ErrNoRows) { // it may have been there before
+			p, err = scanProject(t.QueryRow(`SELECT `+ProjectColumns+` FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE p.id = (SELECT project_id FROM project_redirects WHERE full_path_key = ?)`, key(fullPath)))
+		}
 		return missing("Project", err)
 	})
 	return p, err
@@ -71,6 +75,20 @@ func (s *Store) ProjectRole(ctx context.Context, projectID, userID int64, now ti
 		return 0, fmt.Errorf("accessdb: project role: %w", err)
 	}
 	return role, nil
+}
+
+// ProjectInGroup implements access.Store.
+func (s *Store) ProjectInGroup(ctx context.Context, projectID, groupID int64) (ok bool, err error) {
+	err = s.db.Read(ctx, func(t *store.Tx) error {
+		return t.QueryRow(`WITH RECURSIVE up (id, parent_id) AS (
+				SELECT n.id, n.parent_id FROM namespaces n JOIN projects p ON p.namespace_id = n.id WHERE p.id = ?
+				UNION ALL SELECT n.id, n.parent_id FROM namespaces n JOIN up ON n.id = up.parent_id)
+			SELECT EXISTS (SELECT 1 FROM up WHERE id = ?)`, projectID, groupID).Scan(&ok)
+	})
+	if err != nil {
+		return false, fmt.Errorf("accessdb: project in group: %w", err)
+	}
+	return ok, nil
 }
 
 // Allowances implements access.Store.

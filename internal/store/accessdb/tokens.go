@@ -7,16 +7,15 @@ import (
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/access"
-	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/store"
 )
 
-const tokenColumns = `id, kind, COALESCE(user_id, 0), COALESCE(project_id, 0), name, username, scopes, role, created_at, created_by, expires_at, last_used, revoked_at`
+const tokenColumns = `id, kind, COALESCE(user_id, 0), COALESCE(project_id, 0), COALESCE(group_id, 0), name, username, scopes, role, created_at, created_by, expires_at, last_used, revoked_at`
 
 func scanToken(r scanner) (t access.Token, err error) {
 	var scopes string
 	var created, expires, used, revoked int64
-	err = r.Scan(&t.ID, &t.Kind, &t.UserID, &t.ProjectID, &t.Name, &t.Username, &scopes, &t.Role, &created, &t.CreatedBy, &expires, &used, &revoked)
+	err = r.Scan(&t.ID, &t.Kind, &t.UserID, &t.ProjectID, &t.GroupID, &t.Name, &t.Username, &scopes, &t.Role, &created, &t.CreatedBy, &expires, &used, &revoked)
 	t.Scopes = strings.Fields(scopes)
 	t.CreatedAt, t.ExpiresAt, t.LastUsed, t.RevokedAt = store.Time(created), store.Time(expires), store.Time(used), store.Time(revoked)
 	return t, err
@@ -25,8 +24,8 @@ func scanToken(r scanner) (t access.Token, err error) {
 // CreateToken implements access.Store.
 func (s *Store) CreateToken(ctx context.Context, hash string, v access.Token) (access.Token, error) {
 	err := s.db.Write(ctx, func(t *store.Tx) error {
-		res, err := t.Exec(`INSERT INTO tokens (kind, hash, user_id, project_id, name, username, scopes, role, created_at, created_by, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			string(v.Kind), hash, null(v.UserID), null(v.ProjectID), v.Name, v.Username, strings.Join(v.Scopes, " "), v.Role, store.Millis(v.CreatedAt), v.CreatedBy, store.Millis(v.ExpiresAt))
+		res, err := t.Exec(`INSERT INTO tokens (kind, hash, user_id, project_id, group_id, name, username, scopes, role, created_at, created_by, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			string(v.Kind), hash, null(v.UserID), null(v.ProjectID), null(v.GroupID), v.Name, v.Username, strings.Join(v.Scopes, " "), v.Role, store.Millis(v.CreatedAt), v.CreatedBy, store.Millis(v.ExpiresAt))
 		if err != nil {
 			return fmt.Errorf("accessdb: create token: %w", err)
 		}
@@ -65,24 +64,25 @@ func (s *Store) TouchToken(ctx context.Context, id int64, at time.Time) error {
 }
 
 // Tokens implements access.Store.
-func (s *Store) Tokens(ctx context.Context, kind delivery.IdentityKind, userID, projectID int64, limit, offset int) ([]access.Token, int, error) {
-	from, args := `FROM tokens WHERE kind = ?`, []any{string(kind)}
-	if userID != 0 {
-		from += ` AND user_id = ?`
-		args = append(args, userID)
-	}
-	if projectID != 0 {
-		from += ` AND project_id = ?`
-		args = append(args, projectID)
+func (s *Store) Tokens(ctx context.Context, f access.TokenFilter, limit, offset int) ([]access.Token, int, error) {
+	from, args := `FROM tokens WHERE kind = ?`, []any{string(f.Kind)}
+	for _, n := range []struct {
+		column string
+		id     int64
+	}{{"user_id", f.UserID}, {"project_id", f.ProjectID}, {"group_id", f.GroupID}} {
+		if n.id != 0 {
+			from += ` AND ` + n.column + ` = ?`
+			args = append(args, n.id)
+		}
 	}
 	return list(ctx, s.db, tokenColumns, from, "id", args, limit, offset, scanToken)
 }
 
-const keyColumns = `id, COALESCE(user_id, 0), COALESCE(project_id, 0), title, public_key, fingerprint, can_push, created_at, expires_at, last_used`
+const keyColumns = `id, COALESCE(user_id, 0), COALESCE(project_id, 0), title, public_key, fingerprint, can_push, usage, created_at, expires_at, last_used`
 
 func scanKey(r scanner) (k access.Key, err error) {
 	var created, expires, used int64
-	err = r.Scan(&k.ID, &k.UserID, &k.ProjectID, &k.Title, &k.PublicKey, &k.Fingerprint, &k.CanPush, &created, &expires, &used)
+	err = r.Scan(&k.ID, &k.UserID, &k.ProjectID, &k.Title, &k.PublicKey, &k.Fingerprint, &k.CanPush, &k.Usage, &created, &expires, &used)
 	k.CreatedAt, k.ExpiresAt, k.LastUsed = store.Time(created), store.Time(expires), store.Time(used)
 	return k, err
 }
@@ -90,8 +90,8 @@ func scanKey(r scanner) (k access.Key, err error) {
 // CreateKey implements access.Store.
 func (s *Store) CreateKey(ctx context.Context, k access.Key) (access.Key, error) {
 	err := s.db.Write(ctx, func(t *store.Tx) error {
-		res, err := t.Exec(`INSERT INTO ssh_keys (user_id, project_id, title, public_key, fingerprint, can_push, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			null(k.UserID), null(k.ProjectID), k.Title, k.PublicKey, k.Fingerprint, k.CanPush, store.Millis(k.CreatedAt), store.Millis(k.ExpiresAt))
+		res, err := t.Exec(`INSERT INTO ssh_keys (user_id, project_id, title, public_key, fingerprint, can_push, usage, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			null(k.UserID), null(k.ProjectID), k.Title, k.PublicKey, k.Fingerprint, k.CanPush, k.Usage, store.Millis(k.CreatedAt), store.Millis(k.ExpiresAt))
 		if err != nil {
 			return store.Taken(err, "fingerprint")
 		}

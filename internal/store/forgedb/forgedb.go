@@ -164,6 +164,9 @@ func (s *Store) CreateProject(ctx context.Context, p delivery.Project, set forge
 		if n > 0 {
 			return store.Taken(errors.New("UNIQUE constraint failed"), "path")
 		}
+		if _, err := t.Exec(`DELETE FROM project_redirects WHERE full_path_key = ?`, key(p.Namespace.FullPath+"/"+p.Path)); err != nil {
+			return fmt.Errorf("forgedb: create project: %w", err)
+		}
 		p.ID, err = insert(t, `INSERT INTO projects (namespace_id, path, path_key, name, description, visibility, default_branch, empty, creator_id, forked_from_id, ci_config_path, settings, created_at, last_activity) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.DefaultBranch, p.Empty, p.CreatorID, null(p.ForkedFromID), p.CIConfigPath, settings, store.Millis(p.CreatedAt), store.Millis(p.LastActivity))
 		return store.Taken(err, "path")
@@ -181,6 +184,9 @@ func (s *Store) UpdateProject(ctx context.Context, p delivery.Project, set forge
 		return p, err
 	}
 	err = s.db.Write(ctx, func(t *store.Tx) error {
+		if err := keepAddress(t, p); err != nil {
+			return err
+		}
 		_, err := t.Exec(`UPDATE projects SET namespace_id = ?, path = ?, path_key = ?, name = ?, description = ?, visibility = ?, archived = ?, forked_from_id = ?, ci_config_path = ?, settings = ? WHERE id = ?`,
 			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.Archived, null(p.ForkedFromID), p.CIConfigPath, settings, p.ID)
 		return store.Taken(err, "path")
@@ -189,6 +195,31 @@ func (s *Store) UpdateProject(ctx context.Context, p delivery.Project, set forge
 		return p, err
 	}
 	return s.ProjectByID(ctx, p.ID)
+}
+
+// keepAddress lets the address that a project had lead to its new one; what
+// led to the new one does so no longer.
+func keepAddress(t *store.Tx, p delivery.Project) error {
+	var old, namespace string
+	if err := t.QueryRow(`SELECT n.full_path_key || '/' || p.path_key `+fromProjects+` WHERE p.id = ?`, p.ID).Scan(&old); err != nil {
+		return missing("Project", err)
+	}
+	if err := t.QueryRow(`SELECT full_path_key FROM namespaces WHERE id = ?`, p.Namespace.ID).Scan(&namespace); err != nil {
+		return missing("Namespace", err)
+	}
+	now := namespace + "/" + key(p.Path)
+	if now == old {
+		return nil
+	}
+	var n int
+	if err := t.QueryRow(`SELECT count(*) FROM namespaces WHERE full_path_key = ?`, now).Scan(&n); err != nil || n > 0 {
+		return errors.Join(err, store.Taken(errors.New("UNIQUE constraint failed"), "path"))
+	}
+	if _, err := t.Exec(`DELETE FROM project_redirects WHERE full_path_key = ?`, now); err != nil {
+		return fmt.Errorf("forgedb: keep address: %w", err)
+	}
+	_, err := t.Exec(`INSERT INTO project_redirects (full_path_key, project_id) VALUES (?, ?) ON CONFLICT (full_path_key) DO UPDATE SET project_id = excluded.project_id`, old, p.ID)
+	return err
 }
 
 // DeleteProject implements forge.Store.
@@ -249,6 +280,10 @@ func visible(f forge.ProjectFilter) (string, []any) {
 		args = append(args, a...)
 	}
 	now := store.Millis(time.Now())
+	open := `p.visibility IN ('public', 'internal')`
+	if f.External {
+		open = `p.visibility = 'public'`
+	}
 	const asMember = `p.id IN (SELECT project_id FROM project_members WHERE user_id = ? AND role >= ? AND (expires_at = 0 OR expires_at > ?)) OR p.namespace_id IN (SELECT id FROM mine WHERE role >= ?)`
 	switch {
 	case f.Only != 0:
@@ -257,13 +292,13 @@ func visible(f forge.ProjectFilter) (string, []any) {
 	case f.Viewer == 0:
 		add(`p.visibility = 'public'`)
 	default:
-		add(`p.visibility IN ('public', 'internal') OR `+asMember, f.Viewer, delivery.Guest, now, delivery.Guest)
+		add(open+` OR `+asMember, f.Viewer, delivery.Guest, now, delivery.Guest)
 	}
 	if f.Readable && !f.All {
 		if f.Only != 0 {
 			add(`p.visibility <> 'private' OR p.id = ?`, f.Only)
 		} else {
-			add(`p.visibility <> 'private' OR `+asMember, f.Viewer, delivery.Reporter, now, delivery.Reporter)
+			add(open+` OR `+asMember, f.Viewer, delivery.Reporter, now, delivery.Reporter)
 		}
 	}
 	if f.Member || f.MinRole > 0 {

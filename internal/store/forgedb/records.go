@@ -132,12 +132,15 @@ func encodeHook(h forge.Hook) (string, error) {
 	return encode(hookSettings{h.Name, h.Description, h.URL, h.Push, h.PushFilter, h.TagPush, h.MergeRequest, h.Note, h.Job, h.Pipeline, h.Deployment, h.Release, h.SkipVerify})
 }
 
-const hookColumns = `id, COALESCE(project_id, 0), settings, token, created_at, failing_since, system`
+// hookOwned narrows to the hooks of an owner: project and group.
+const hookOwned = `COALESCE(project_id, 0) = ? AND COALESCE(group_id, 0) = ?`
+
+const hookColumns = `id, COALESCE(project_id, 0), COALESCE(group_id, 0), settings, token, created_at, failing_since, system`
 
 func (s *Store) scanHook(r scanner) (h forge.Hook, err error) {
 	var raw string
 	var created, failing int64
-	if err := r.Scan(&h.ID, &h.ProjectID, &raw, &h.Token, &created, &failing, &h.System); err != nil {
+	if err := r.Scan(&h.ID, &h.ProjectID, &h.GroupID, &raw, &h.Token, &created, &failing, &h.System); err != nil {
 		return h, err
 	}
 	var v hookSettings
@@ -158,7 +161,7 @@ func (s *Store) CreateHook(ctx context.Context, h forge.Hook) (forge.Hook, error
 		return h, err
 	}
 	err = s.db.Write(ctx, func(t *store.Tx) error {
-		h.ID, err = insert(t, `INSERT INTO hooks (project_id, settings, token, created_at, system) VALUES (?, ?, ?, ?, ?)`, null(h.ProjectID), raw, s.box.Column(hookToken, h.Token), store.Millis(h.CreatedAt), h.System)
+		h.ID, err = insert(t, `INSERT INTO hooks (project_id, group_id, settings, token, created_at, system) VALUES (?, ?, ?, ?, ?, ?)`, null(h.ProjectID), null(h.GroupID), raw, s.box.Column(hookToken, h.Token), store.Millis(h.CreatedAt), h.System)
 		return err
 	})
 	return h, err
@@ -174,13 +177,13 @@ func (s *Store) UpdateHook(ctx context.Context, h forge.Hook) error {
 }
 
 // DeleteHook implements forge.Store.
-func (s *Store) DeleteHook(ctx context.Context, projectID, id int64) error {
-	return s.exec(ctx, "delete hook", `DELETE FROM hooks WHERE id = ? AND COALESCE(project_id, 0) = ?`, id, projectID)
+func (s *Store) DeleteHook(ctx context.Context, o forge.HookOwner, id int64) error {
+	return s.exec(ctx, "delete hook", `DELETE FROM hooks WHERE id = ? AND `+hookOwned, id, o.ProjectID, o.GroupID)
 }
 
 // HookByID implements forge.Store.
-func (s *Store) HookByID(ctx context.Context, projectID, id int64) (forge.Hook, error) {
-	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ? AND COALESCE(project_id, 0) = ?`, []any{id, projectID}, s.scanHook)
+func (s *Store) HookByID(ctx context.Context, o forge.HookOwner, id int64) (forge.Hook, error) {
+	return one(ctx, s.db, "Hook", `SELECT `+hookColumns+` FROM hooks WHERE id = ? AND `+hookOwned, []any{id, o.ProjectID, o.GroupID}, s.scanHook)
 }
 
 // HookOfDelivery implements forge.Store.
@@ -189,8 +192,18 @@ func (s *Store) HookOfDelivery(ctx context.Context, hookID int64) (forge.Hook, e
 }
 
 // Hooks implements forge.Store.
-func (s *Store) Hooks(ctx context.Context, projectID int64, system bool) ([]forge.Hook, error) {
-	out, _, err := list(ctx, s.db, query{columns: hookColumns, from: `FROM hooks WHERE COALESCE(project_id, 0) = ? AND (system = 0 OR ?)`, order: "id", args: []any{projectID, system}}, 0, 0, s.scanHook)
+func (s *Store) Hooks(ctx context.Context, o forge.HookOwner, system bool) ([]forge.Hook, error) {
+	out, _, err := list(ctx, s.db, query{columns: hookColumns, from: `FROM hooks WHERE ` + hookOwned + ` AND (system = 0 OR ?)`, order: "id", args: []any{o.ProjectID, o.GroupID, system}}, 0, 0, s.scanHook)
+	return out, err
+}
+
+// HooksFor implements forge.Store.
+func (s *Store) HooksFor(ctx context.Context, projectID int64) ([]forge.Hook, error) {
+	out, _, err := list(ctx, s.db, query{with: `WITH RECURSIVE up (id, parent_id) AS (
+			SELECT n.id, n.parent_id FROM namespaces n JOIN projects p ON p.namespace_id = n.id WHERE p.id = ?
+			UNION ALL SELECT n.id, n.parent_id FROM namespaces n JOIN up ON n.id = up.parent_id)`,
+		columns: hookColumns, from: `FROM hooks WHERE project_id = ? OR group_id IN (SELECT id FROM up) OR project_id IS NULL AND group_id IS NULL`,
+		order: "id", args: []any{projectID, projectID}}, 0, 0, s.scanHook)
 	return out, err
 }
 
