@@ -39,6 +39,7 @@ type release struct {
 	keyring                           string
 }
 
+// The public mirrors, for hosts whose own package sources name none.
 const (
 	debianMirror = "http://deb.debian.org/debian"
 	ubuntuMirror = "http://archive.ubuntu.com/ubuntu"
@@ -75,7 +76,7 @@ func Names() []string {
 // Options say what to make and where.
 type Options struct {
 	Name    string    // a public name such as debian:bookworm-slim
-	Mirror  string    // package mirror in place of the usual one; may be empty
+	Mirror  string    // package mirror; empty: what the host's own package sources name, else the public one
 	Include []string  // packages to add to the minimal set
 	Output  string    // path of the archive to write
 	Log     io.Writer // progress; may be nil
@@ -110,6 +111,13 @@ func Make(ctx context.Context, o Options) (name string, err error) {
 		return "", fmt.Errorf("image name: %w", err)
 	}
 	recipe := releases[reference.FamiliarString(named)]
+	if o.Mirror == "" {
+		sources, err := hostSources(os.DirFS("/"))
+		if err != nil {
+			return "", err
+		}
+		recipe = recipe.fromHost(sources)
+	}
 	if recipe.keyring != "" {
 		if _, err := os.Stat(recipe.keyring); err != nil {
 			return "", fmt.Errorf("the keyring of %s is missing: apt-get install %s-keyring", recipe.vendor, recipe.vendor)

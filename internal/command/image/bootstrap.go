@@ -84,7 +84,7 @@ func bootstrapCommand(connect rest.Connect) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&mirror, "mirror", "", "package mirror in place of the distribution's own")
+	c.Flags().StringVar(&mirror, "mirror", "", "package mirror (default: the one in this host's package sources, else the distribution's)")
 	c.Flags().StringSliceVar(&include, "include", nil, "further packages to install")
 	c.Flags().BoolVar(&ifMissing, "if-missing", false, "do nothing when the image is there or can be fetched")
 	c.Flags().StringVar(&output, "output", "", "write the image archive to this file and store it nowhere")
