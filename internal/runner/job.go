@@ -37,6 +37,9 @@ type job struct {
 	projectDir  string   // the project folder as the job sees it
 	variables   Variables
 
+	ctx  context.Context // of the whole job; its cause is what ended it
+	drop context.CancelCauseFunc
+
 	mu     sync.Mutex
 	cancel context.CancelCauseFunc // what a cancellation ends now
 }
@@ -68,6 +71,7 @@ func (r *Runner) run(ctx context.Context, spec *delivery.JobSpec, admitted func(
 	}
 	jobCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	j.ctx, j.drop = jobCtx, cancel
 	j.setCancel(cancel)
 
 	// The memory comes first: a job that waits for it is pending, its time has
@@ -97,6 +101,9 @@ func (r *Runner) run(ctx context.Context, spec *delivery.JobSpec, admitted func(
 
 	if err = requestErr; err == nil {
 		err = j.execute(timed, request)
+	}
+	if j.outOfSpace(err) {
+		err = errDiskFull
 	}
 	stopReporting()
 	reporters.Wait()
@@ -206,11 +213,26 @@ func (j *job) notAdmitted(ctx context.Context, err error) error {
 // execute runs the job's stages. Everything it made is gone when it returns.
 func (j *job) execute(ctx context.Context, request EnvironmentRequest) (err error) {
 	info := j.spec.JobInfo
+	if err := j.runner.diskSpace(ctx); err != nil {
+		return err
+	}
+	j.runner.mu.Lock()
+	j.runner.inHand[j] = struct{}{}
+	j.runner.mu.Unlock()
 	defer func() {
+		if j.outOfSpace(err) {
+			// What the job filled the disk with goes first, so that there is space
+			// for ending it and for saying so.
+			j.makeSpace()
+		}
 		// The environment must end even when the job's time has run out.
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.runner.config.CloseTimeout)
 		defer cancel()
-		if closeErr := j.close(closing); closeErr != nil {
+		closeErr := j.close(closing)
+		j.runner.mu.Lock()
+		delete(j.runner.inHand, j)
+		j.runner.mu.Unlock()
+		if closeErr != nil {
 			j.runner.logger.Error("clean up after job", "job", j.spec.ID, "error", closeErr)
 			if err == nil {
 				err = fmt.Errorf("clean up: %w", closeErr)
@@ -246,6 +268,9 @@ func (j *job) close(ctx context.Context) error {
 	var errs []error
 	if j.environment != nil {
 		errs = append(errs, j.environment.Close(ctx))
+		j.mu.Lock()
+		j.environment = nil
+		j.mu.Unlock()
 	}
 	for _, root := range []*os.Root{j.project, j.builds} {
 		if root != nil {

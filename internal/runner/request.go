@@ -84,6 +84,8 @@ func (j *job) prepare(ctx context.Context, request EnvironmentRequest) error {
 	if err != nil {
 		return err
 	}
+	j.mu.Lock()
 	j.environment = environment
+	j.mu.Unlock()
 	return nil
 }

@@ -32,6 +32,7 @@ type Config struct {
 	Tools         []ToolMount
 
 	CacheBudget   int64         // bytes of all caches; 0: unlimited
+	DiskReserve   int64         // bytes that jobs must leave free on the disk of Dir (default: 5 % of it, at most 512 MiB)
 	TraceLimit    int64         // bytes of one trace (default 64 MiB)
 	TraceInterval time.Duration // between two pieces of a trace (default 200 ms)
 	KeepAlive     time.Duration // between two signs of life (default 10 s)
@@ -82,8 +83,12 @@ type Runner struct {
 	executor    Executor
 	caches      *cacheStore
 	budget      *budget
+	disk        disk
 	logger      *slog.Logger
 	ready       chan struct{}
+
+	mu     sync.Mutex
+	inHand map[*job]struct{} // accepted and not ended
 }
 
 // New checks the configuration. Run starts the work.
@@ -96,6 +101,7 @@ func New(config Config, coordinator Coordinator, executor Executor) (*Runner, er
 		config: config, coordinator: coordinator, executor: executor, logger: config.Logger,
 		caches: &cacheStore{dir: filepath.Join(config.Dir, "cache"), budget: config.CacheBudget},
 		budget: &budget{total: config.MemoryBudget}, ready: make(chan struct{}),
+		disk: disk{dir: config.Dir, reserve: config.DiskReserve}, inHand: map[*job]struct{}{},
 	}, nil
 }
 
@@ -125,6 +131,11 @@ func (r *Runner) Run(ctx context.Context) error {
 	jobs, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	var running sync.WaitGroup
+	watching, stopWatching := context.WithCancel(jobs)
+	var watchers sync.WaitGroup
+	watchers.Go(func() { r.watchDisk(watching) })
+	defer watchers.Wait()
+	defer stopWatching()
 	slots := make(chan struct{}, r.config.Concurrent)
 	for {
 		select {

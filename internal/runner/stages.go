@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -192,6 +193,13 @@ func (j *job) script(ctx context.Context, stage string, variables Variables, not
 	err := j.environment.Exec(ctx, Script{Stage: stage, Text: text, Stdout: j.out, Stderr: j.errs})
 	if failed := j.trace.failure(); failed != nil {
 		return failed
+	}
+	var exit *ExitError
+	if errors.As(err, &exit) && ctx.Err() == nil {
+		// The script may have failed because nothing could be written.
+		if free, diskErr := j.runner.disk.free(); diskErr == nil && free < 0 {
+			return &JobError{Reason: ReasonSystem, ExitCode: exit.Code, Err: syscall.ENOSPC}
+		}
 	}
 	return err
 }

@@ -104,6 +104,13 @@ func (t *trace) force() {
 	t.truncated, t.limit = false, 0
 }
 
+// revive lets a trace be written again whose disk was full.
+func (t *trace) revive() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failed = nil
+}
+
 // failure returns the disk's error, if any.
 func (t *trace) failure() error {
 	t.mu.Lock()

@@ -100,6 +100,28 @@ func start() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	h, err := startIn(dir)
+	started = h
+	return h, err
+}
+
+// Start starts another containerd whose data folder is dir, until the test ends.
+func Start(t testing.TB, dir string) *Host {
+	t.Helper()
+	Need(t) // root and the programs are there
+	h, err := startIn(dir)
+	if h != nil && h.stop != nil {
+		t.Cleanup(h.stop)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// startIn starts containerd. It returns the host even with an error, when there
+// is something to stop.
+func startIn(dir string) (*Host, error) {
 	h := &Host{Dir: dir}
 	h.Config = node.Config{Instance: "swr", DataDir: dir, BinDir: BinDir(), Node: node.NodeConfig{IP: "127.0.0.1"}}
 	if err := h.Config.SetDefaults(); err != nil {
@@ -124,12 +146,11 @@ func start() (*Host, error) {
 		_ = process.Wait()
 		_ = exec.Command("sh", "-c", `grep " $1/" /proc/self/mounts | cut -d" " -f2 | sort -r | xargs -r umount -l; rm -rf "$1"`, "sh", dir).Run()
 	}
-	started = h
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	c, err := client.New(h.Config.ContainerdSocket, client.WithDefaultNamespace("slipway-jobs"), client.WithTimeout(30*time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("%w; log: %s", err, logOf(dir))
+		return h, fmt.Errorf("%w; log: %s", err, logOf(dir))
 	}
 	defer c.Close()
 	return h, importBase(ctx, c)

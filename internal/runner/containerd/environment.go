@@ -8,9 +8,11 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/containerd/errdefs"
 	cnins "github.com/containernetworking/plugins/pkg/ns"
 
 	"github.com/slipwayhq/slipway/internal/runner"
@@ -68,6 +70,30 @@ func (*environment) BuildsDir() string { return BuildsDir }
 // InNetwork implements runner.Environment.
 func (env *environment) InNetwork(fn func() error) error {
 	return env.endpoint.ns.Do(func(cnins.NetNS) error { return fn() })
+}
+
+// Used implements runner.Usage: what the job's containers wrote into their own
+// file systems.
+func (env *environment) Used(ctx context.Context) (int64, error) {
+	snapshots := env.executor.client.SnapshotService(env.executor.config.Snapshotter)
+	env.mu.Lock()
+	names := []string{env.name("build")}
+	for name := range env.extra {
+		names = append(names, name)
+	}
+	env.mu.Unlock()
+	for i := range env.request.Services {
+		names = append(names, env.name("service-"+strconv.Itoa(i)))
+	}
+	var sum int64
+	for _, name := range names {
+		used, err := snapshots.Usage(ctx, name)
+		if err != nil && !errdefs.IsNotFound(err) {
+			return sum, fmt.Errorf("size of %s: %w", name, err)
+		}
+		sum += used.Size
+	}
+	return sum, nil
 }
 
 // prelaunch creates the first process of the job's container while the runner
