@@ -462,7 +462,7 @@ func TestARunnerKeepsAJobThatWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.create("first: {script: x}\nsecond: {script: x}\nthird: {script: x}")
-	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, delivery.RunnerInfo{})
+	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, 24*time.Hour, delivery.RunnerInfo{})
 	if err != nil {
 		t.Fatal(err)
 	}
