@@ -14,6 +14,7 @@ import (
 )
 
 const (
+	staging    = "shortener-staging"
 	production = "shortener-production"
 	blueGreen  = "shortener-blue-green"
 	rolloutObj = "shortener"
@@ -46,6 +47,9 @@ func (d *Demo) firstRelease(ctx context.Context) (string, error) {
 	}
 	if _, err := d.visitor("shortener").serves(ctx, "1.0.0"); err != nil {
 		return "", d.explain(ctx, production, fmt.Errorf("version 1.0.0 is not served: %w", err))
+	}
+	if _, err := d.visitor("shortener-staging").serves(ctx, "1.0.0"); err != nil {
+		return "", d.explain(ctx, staging, fmt.Errorf("version 1.0.0 is not served in staging: %w", err))
 	}
 	return fmt.Sprintf("pipeline %d green, image of %.0f MB scanned, synced, %d pods, 1.0.0 served", pipeline.ID, float64(size)/1e6, r.Ready), nil
 }
@@ -98,6 +102,9 @@ func (d *Demo) goodCanary(ctx context.Context) (string, error) {
 	if measured.successful == 0 || measured.failed > 0 {
 		return "", fmt.Errorf("the analysis has %d good and %d bad measurements", measured.successful, measured.failed)
 	}
+	if _, err := d.visitor("shortener-staging").serves(ctx, "1.1.0"); err != nil {
+		return "", d.explain(ctx, staging, fmt.Errorf("version 1.1.0 was not promoted in staging: %w", err))
+	}
 	return fmt.Sprintf("weights %v, %d good measurements, %d requests, none failed", keys(weights), measured.successful, got.all), nil
 }
 
@@ -136,12 +143,37 @@ func (d *Demo) badCanary(ctx context.Context) (string, error) {
 	if measured.failed == 0 {
 		return "", errors.New("the rollout was aborted without a failed measurement")
 	}
-	revert, err := d.revert(ctx, production, "production")
+	// Staging has no users; its smoke test must have come to the same verdict.
+	if _, err := d.settled(ctx, staging, func(r *rollout.Rollout) bool { return r.Aborted }); err != nil {
+		return "", fmt.Errorf("staging did not take the bad version back: %w", err)
+	}
+	d.Say("   staging: taken back by its smoke test")
+	reverts, err := d.revertEverywhere(ctx)
 	if err != nil {
 		return "", err
 	}
 	share := 100 * float64(got.versions["1.2.0-bad"]) / float64(got.all)
-	return fmt.Sprintf("analysis red, rolled back by itself; 1.1.0 served throughout, the bad version saw %.0f %% of %d requests; reverted by %s", share, got.all, revert[:8]), nil
+	return fmt.Sprintf("analysis red, rolled back by itself, in staging too; 1.1.0 served throughout, the bad version saw %.0f %% of %d requests; reverted by %s", share, got.all, strings.Join(reverts, " and ")), nil
+}
+
+// revertEverywhere takes the newest release out of git in both environments,
+// so that nothing asks for it any more, and waits until all their users have
+// the version before. It returns the short names of the commits.
+func (d *Demo) revertEverywhere(ctx context.Context) ([]string, error) {
+	var reverts []string
+	for _, environment := range []string{"production", "staging"} {
+		sha, err := d.revert(ctx, "shortener-"+environment, environment)
+		if err != nil {
+			return nil, err
+		}
+		reverts = append(reverts, sha[:8])
+	}
+	for _, name := range []string{"shortener", "shortener-staging"} {
+		if _, err := d.visitor(name).serves(ctx, "1.1.0"); err != nil {
+			return nil, fmt.Errorf("%s does not serve 1.1.0 after the revert: %w", d.host(name), err)
+		}
+	}
+	return reverts, nil
 }
 
 // blueGreen: preview, switch, instant switch back.

@@ -13,7 +13,7 @@ class Config:
     """Everything the service can be told.
 
     version: shown to callers and in the metrics.
-    fault_rate: share of redirects that answer 500, from 0 to 1.
+    fault_rate: share of requests that answer 500, from 0 to 1.
     database: path of the SQLite file; ":memory:" keeps nothing.
     base_url: prefix of short links; empty for relative links.
     """

@@ -49,11 +49,12 @@ def check_code(code: str) -> str:
 
 
 class LinkStore:
-    """Links in SQLite. Safe for use by several threads."""
+    """Links in SQLite. Safe for use by several threads and processes."""
 
     def __init__(self, path: str):
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False)
+        # Several pods share the file; who finds it locked waits, in seconds.
+        self._db = sqlite3.connect(path, timeout=10, check_same_thread=False)
         with self._lock, self._db:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS links"
