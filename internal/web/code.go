@@ -98,6 +98,8 @@ type treeView struct {
 	Branches         int
 	Tags             int
 	Front            bool
+	MayStart         bool
+	Running          *frontView // nil while nothing is deployed
 }
 
 type treeRow struct {
@@ -107,7 +109,7 @@ type treeRow struct {
 }
 
 func (s *Server) projectPage(w http.ResponseWriter, r *Request) error {
-	v := treeView{CloneHTTP: s.Forge.HTTPURL(*r.Project), CloneSSH: s.Forge.SSHURL(*r.Project), Front: true, MayPush: r.Role >= delivery.Developer}
+	v := treeView{CloneHTTP: s.Forge.HTTPURL(*r.Project), CloneSSH: s.Forge.SSHURL(*r.Project), Front: true, MayPush: r.Role >= delivery.Developer, MayStart: s.mayStart(r)}
 	if r.Project.Empty || !forge.CanRead(*r.Project, r.Role) {
 		v.Empty = r.Project.Empty
 		return s.render(w, r, http.StatusOK, "project", Page{Active: "overview", Data: v})
@@ -129,6 +131,9 @@ func (s *Server) projectPage(w http.ResponseWriter, r *Request) error {
 	}
 	v.Branches, v.Tags = len(branches), len(tags)
 	if v.Commits, err = s.Forge.CountCommits(r.Context(), r.Project.ID, v.SHA, ""); err != nil {
+		return err
+	}
+	if v.Running, err = s.front(r); err != nil {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "project", Page{Active: "overview", Data: v})

@@ -63,7 +63,7 @@ func (s *Server) newProjectForm(w http.ResponseWriter, r *Request) error {
 	if r.Who.User == nil {
 		return &delivery.Error{Kind: delivery.Unauthenticated, Message: "Sign in first."}
 	}
-	return s.showNewProject(w, r, http.StatusOK, newProjectView{Visibility: "private", Readme: true, Namespace: r.FormValue("namespace")})
+	return s.showNewProject(w, r, http.StatusOK, newProjectView{Visibility: "private", Namespace: r.FormValue("namespace")})
 }
 
 func (s *Server) showNewProject(w http.ResponseWriter, r *Request, status int, v newProjectView) error {
@@ -90,6 +90,10 @@ func (s *Server) createProject(w http.ResponseWriter, r *Request) error {
 			return s.showNewProject(w, r, http.StatusUnprocessableEntity, v)
 		}
 		return err
+	}
+	r.Project, r.Role = &p, delivery.Owner
+	if s.mayStart(r) {
+		return redirect(w, r, projectPath(p.FullPath, "start"), "The project is there.")
 	}
 	return redirect(w, r, projectPath(p.FullPath), "The project is there. Push to it, or add files here.")
 }

@@ -17,6 +17,7 @@ func (s *Server) routes() {
 		s.dashboardRoutes()
 		s.codeRoutes()
 		s.forgeRoutes()
+		s.startRoutes()
 		if s.Pipelines != nil {
 			s.ciRoutes()
 		}

@@ -24,6 +24,7 @@ type Timeline interface {
 }
 
 func (s *Server) timelineRoutes() {
+	s.handleProject("GET /running", delivery.Guest, s.runningPart)
 	s.handleProject("GET /releases-timeline", delivery.Guest, s.timelinePage)
 	s.handleProject("GET /releases-timeline/{sha}", delivery.Guest, s.releaseTimelinePage)
 	s.handleProject("POST /releases-timeline/{sha}/act", delivery.Developer, s.timelineAct)
@@ -49,6 +50,45 @@ func (s *Server) timelinePage(w http.ResponseWriter, r *Request) error {
 		return s.fragment(w, "timeline", "timeline", v)
 	}
 	return s.render(w, r, http.StatusOK, "timeline", Page{Title: "Release timeline", Active: "timeline", Data: v})
+}
+
+// onFront is how many releases the first screen of a project lists.
+const onFront = 3
+
+// frontView is what runs of a project, on its first screen.
+type frontView struct {
+	Project      *delivery.Project
+	Environments []release.Environment
+	Releases     []release.Summary
+	Live         string
+}
+
+// front answers what is running, since when, why and what changed; nil where
+// nothing is deployed.
+func (s *Server) front(r *Request) (*frontView, error) {
+	if s.Timeline == nil {
+		return nil, nil
+	}
+	o, err := s.Timeline.Overview(r.Context(), *r.Project)
+	if err != nil || len(o.Environments) == 0 {
+		return nil, err
+	}
+	return &frontView{r.Project, o.Environments, o.Releases[:min(onFront, len(o.Releases))], projectPath(r.Project.FullPath, "running")}, nil
+}
+
+// runningPart keeps the first screen fresh.
+func (s *Server) runningPart(w http.ResponseWriter, r *Request) error {
+	if err := readable(r); err != nil {
+		return err
+	}
+	v, err := s.front(r)
+	if err != nil {
+		return err
+	}
+	if v == nil || r.Header.Get("X-Fragment") == "" {
+		return redirect(w, r, projectPath(r.Project.FullPath), "")
+	}
+	return s.fragment(w, "project", "timeline-front", v)
 }
 
 // releaseView is the line of one commit.

@@ -62,6 +62,10 @@ type Deps struct {
 	// Metrics answers queries; Routes lists where applications are reached.
 	Metrics Metrics
 	Routes  func() []route.Route
+	// AppsDomain is the domain of the applications and AppsPort the ingress's
+	// HTTP port; empty where nothing can be deployed.
+	AppsDomain string
+	AppsPort   int
 	// Operations is nil where there is no cluster.
 	Operations *Operations
 	// Platform reports the components for the status page.

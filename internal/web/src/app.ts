@@ -13,12 +13,25 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   const button = (event.target as HTMLElement).closest<HTMLElement>("[data-copy]");
   if (!button) return;
-  void navigator.clipboard.writeText(button.dataset.copy ?? "").then(() => {
+  void copy(button.dataset.copy ?? "").then((done) => {
     const before = button.textContent;
-    button.textContent = "Copied";
+    button.textContent = done ? "Copied" : "Select and copy it by hand";
     setTimeout(() => (button.textContent = before), 1200);
   });
 });
+
+// The clipboard belongs to secure pages; over plain HTTP a hidden field does it.
+async function copy(text: string): Promise<boolean> {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text).then(() => true, () => false);
+  const field = document.createElement("textarea");
+  field.value = text;
+  field.style.cssText = "position:fixed;opacity:0";
+  document.body.append(field);
+  field.select();
+  const done = document.execCommand("copy");
+  field.remove();
+  return done;
+}
 
 // Live regions: <div data-live="/address" data-every="2000"> is replaced by what
 // the address answers, until an answer carries no data-live any more. A region

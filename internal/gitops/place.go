@@ -1,0 +1,96 @@
+package gitops
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+)
+
+// ownerAnnotation names the project of the forge, by id, that a namespace and
+// its Application were made for.
+const ownerAnnotation = "slipway.dev/project-id"
+
+var (
+	namespaces  = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	appProjects = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "appprojects"}
+)
+
+// Placement gives a project of the forge a namespace of its own and an
+// Application that deploys into it. All three objects have the namespace's name.
+type Placement struct {
+	Owner       string // the project's id
+	Namespace   string
+	Project     *unstructured.Unstructured // AppProject
+	Application *unstructured.Unstructured
+}
+
+// Place makes the placement, or brings it to the given manifests. It may be
+// repeated. It is a Conflict where the namespace or the Application belongs to
+// somebody else. The namespace refuses privileged pods (Pod Security Standard
+// "baseline"), because who may push manifests is no administrator.
+func (c *Client) Place(ctx context.Context, p Placement) error {
+	for _, o := range []*unstructured.Unstructured{p.Project, p.Application} {
+		if o.GetName() != p.Namespace || o.GetNamespace() != Namespace {
+			return fmt.Errorf("gitops: place %s: %s %s/%s has another name", p.Namespace, o.GetKind(), o.GetNamespace(), o.GetName())
+		}
+		o.SetAnnotations(map[string]string{ownerAnnotation: p.Owner})
+	}
+	old, err := c.applications().Get(ctx, p.Namespace, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return failed("place", p.Namespace, err)
+	}
+	if err == nil && old.GetAnnotations()[ownerAnnotation] != p.Owner {
+		return taken("application", p.Namespace)
+	}
+	if err := c.ownNamespace(ctx, p.Namespace, p.Owner); err != nil {
+		return err
+	}
+	options := metav1.ApplyOptions{FieldManager: "slipway", Force: true}
+	if _, err := c.kube.Resource(appProjects).Namespace(Namespace).Apply(ctx, p.Namespace, p.Project, options); err != nil {
+		return failed("place project", p.Namespace, err)
+	}
+	return c.Apply(ctx, p.Application)
+}
+
+// ownNamespace makes the namespace unless it is the owner's already.
+func (c *Client) ownNamespace(ctx context.Context, name, owner string) error {
+	ns := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
+	ns.SetName(name)
+	ns.SetAnnotations(map[string]string{ownerAnnotation: owner})
+	ns.SetLabels(map[string]string{"pod-security.kubernetes.io/enforce": "baseline"})
+	_, err := c.kube.Resource(namespaces).Create(ctx, ns, metav1.CreateOptions{FieldManager: "slipway"})
+	if err == nil {
+		return nil
+	}
+	if !apierrors.IsAlreadyExists(err) {
+		return failed("create namespace", name, err)
+	}
+	old, err := c.kube.Resource(namespaces).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return failed("read namespace", name, err)
+	}
+	if old.GetAnnotations()[ownerAnnotation] != owner {
+		return taken("namespace", name)
+	}
+	return nil
+}
+
+// PlacedFor returns the id of the project that an Application was placed for,
+// or "" for one that somebody made by hand. It is a NotFound without one.
+func (c *Client) PlacedFor(ctx context.Context, name string) (string, error) {
+	u, err := c.applications().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return "", failed("read Application", name, err)
+	}
+	return u.GetAnnotations()[ownerAnnotation], nil
+}
+
+func taken(what, name string) error {
+	return &delivery.Error{Kind: delivery.Conflict, Message: fmt.Sprintf("The cluster has a %s %s that belongs to something else.", what, name), Next: "Rename the project, or delete the other one."}
+}
