@@ -88,5 +88,8 @@ func (p *platform) hookComponents(context.Context) ([]supervise.Component, error
 	if !p.GitOps.Enabled {
 		return nil, nil
 	}
-	return []supervise.Component{{Name: "gitops-hook", After: []string{"slipway-gitops"}, Unit: supervise.Func{RunFunc: p.gitopsHook}}}, nil
+	run := func(ctx context.Context) error {
+		return together(ctx, p.gitopsHook, p.consume("first-images", p.firstImages))
+	}
+	return []supervise.Component{{Name: "gitops-hook", After: []string{"slipway-gitops"}, Unit: supervise.Func{RunFunc: run}}}, nil
 }

@@ -16,6 +16,14 @@ import (
 // its Application were made for.
 const ownerAnnotation = "slipway.dev/project-id"
 
+// holdAnnotation names the file of the GitOps repository that does not name an
+// image yet: until it does, there is nothing that could run, and automated
+// sync is off. holdLabel makes such Applications easy to find.
+const (
+	holdAnnotation = "slipway.dev/waits-for-image-in"
+	holdLabel      = "slipway.dev/waits-for-image"
+)
+
 var (
 	namespaces  = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
 	appProjects = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "appprojects"}
@@ -28,6 +36,9 @@ type Placement struct {
 	Namespace   string
 	Project     *unstructured.Unstructured // AppProject
 	Application *unstructured.Unstructured
+	// ImageFile of the repository gets the image's digest from the first
+	// pipeline; a new Application waits for that, see LetGo.
+	ImageFile string
 }
 
 // Place makes the placement, or brings it to the given manifests. It may be
@@ -35,6 +46,7 @@ type Placement struct {
 // somebody else. The namespace refuses privileged pods (Pod Security Standard
 // "baseline"), because who may push manifests is no administrator.
 func (c *Client) Place(ctx context.Context, p Placement) error {
+	labels := p.Application.GetLabels()
 	for _, o := range []*unstructured.Unstructured{p.Project, p.Application} {
 		if o.GetName() != p.Namespace || o.GetNamespace() != Namespace {
 			return fmt.Errorf("gitops: place %s: %s %s/%s has another name", p.Namespace, o.GetKind(), o.GetNamespace(), o.GetName())
@@ -47,6 +59,17 @@ func (c *Client) Place(ctx context.Context, p Placement) error {
 	}
 	if err == nil && old.GetAnnotations()[ownerAnnotation] != p.Owner {
 		return taken("application", p.Namespace)
+	}
+	if first := apierrors.IsNotFound(err); first || old.GetLabels()[holdLabel] != "" {
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[holdLabel] = "true"
+		p.Application.SetLabels(labels)
+		p.Application.SetAnnotations(map[string]string{ownerAnnotation: p.Owner, holdAnnotation: p.ImageFile})
+		if err := unstructured.SetNestedField(p.Application.Object, false, "spec", "syncPolicy", "automated", "enabled"); err != nil {
+			return fmt.Errorf("gitops: place %s: %w", p.Namespace, err)
+		}
 	}
 	if err := c.ownNamespace(ctx, p.Namespace, p.Owner); err != nil {
 		return err
@@ -90,6 +113,40 @@ func (c *Client) PlacedFor(ctx context.Context, name string) (string, error) {
 	}
 	return u.GetAnnotations()[ownerAnnotation], nil
 }
+
+// LetGo turns the automated sync of Applications on that wait for their first
+// image, where named says that their file has one now.
+func (c *Client) LetGo(ctx context.Context, repoURL string, named func(file string) (bool, error)) error {
+	list, err := c.applications().List(ctx, metav1.ListOptions{LabelSelector: holdLabel})
+	if err != nil {
+		return failed("list waiting Applications", "", err)
+	}
+	for i := range list.Items {
+		u := &list.Items[i]
+		source, _, err := unstructured.NestedString(u.Object, "spec", "source", "repoURL")
+		if err != nil || source != repoURL {
+			continue // made by hand in another form, or of another repository
+		}
+		ok, err := named(u.GetAnnotations()[holdAnnotation])
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		change := map[string]any{
+			"metadata": map[string]any{"labels": map[string]any{holdLabel: nil}, "annotations": map[string]any{holdAnnotation: nil}},
+			"spec":     map[string]any{"syncPolicy": map[string]any{"automated": map[string]any{"enabled": true}}},
+		}
+		if err := c.patch(ctx, "let go", u.GetName(), change); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Waiting reports whether an Application waits for its first image.
+func (a *Application) Waiting() bool { return a.Labels[holdLabel] != "" }
 
 func taken(what, name string) error {
 	return &delivery.Error{Kind: delivery.Conflict, Message: fmt.Sprintf("The cluster has a %s %s that belongs to something else.", what, name), Next: "Rename the project, or delete the other one."}

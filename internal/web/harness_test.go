@@ -51,11 +51,17 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	return openSite(t, ctx, cancel)
+	return newSiteWith(t, nil)
 }
 
-func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc) *site {
+// newSiteWith changes what the pages are made of.
+func newSiteWith(t testing.TB, change func(*web.Deps)) *site {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	return openSite(t, ctx, cancel, change)
+}
+
+func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc, change func(*web.Deps)) *site {
 	t.Helper()
 	dir := t.TempDir()
 	s := &site{t: t, ctx: ctx, people: map[string]delivery.Identity{}, cookies: map[string]string{}}
@@ -78,7 +84,11 @@ func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc) *sit
 	s.must(err)
 	s.access.SetJobTokens(s.engine)
 	s.engine.RegisterRunnerRoutes(mux)
-	pages, err := web.New(web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, Timeline: &sampleTimeline{}, ExternalURL: s.server.URL, Log: log})
+	deps := web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, Timeline: &sampleTimeline{}, ExternalURL: s.server.URL, Log: log}
+	if change != nil {
+		change(&deps)
+	}
+	pages, err := web.New(deps)
 	s.must(err)
 	mux.Handle("/", pages)
 	var wg sync.WaitGroup

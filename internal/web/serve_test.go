@@ -25,7 +25,7 @@ func TestServe(t *testing.T) {
 		t.Skip("only on request: SLIPWAY_WEB_SERVE names no address")
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
-	s := openSite(t, ctx, cancel)
+	s := openSite(t, ctx, cancel, nil)
 	s.person("maya")
 	p := s.project("acme/shop", map[string]string{".gitlab-ci.yml": shopConfig, "src/cart.py": "def add(a, b):\n    return a + b\n"}, map[string]delivery.Role{"maya": delivery.Owner})
 	s.seed(p)

@@ -228,7 +228,7 @@ func (s *Server) deployKit(r *Request, v startView) error {
 	if err := s.Access.SetAllowance(r.Context(), r.Who, config.ID, r.Project.ID, true); err != nil {
 		return err
 	}
-	placement := gitops.Placement{Owner: strconv.FormatInt(r.Project.ID, 10), Namespace: v.Names.Namespace}
+	placement := gitops.Placement{Owner: strconv.FormatInt(r.Project.ID, 10), Namespace: v.Names.Namespace, ImageFile: starterkit.Folder + "/kustomization.yaml"}
 	if placement.Project, err = object(v.Kit.Project); err != nil {
 		return err
 	}
@@ -367,7 +367,7 @@ func (s *Server) startProgress(r *Request, v *startView, head string) error {
 	}
 	var rel release.Release
 	if s.Timeline != nil {
-		if rel, err = s.Timeline.Release(r.Context(), *p, head); err != nil {
+		if rel, err = s.Timeline.Release(r.Context(), *p, head); err != nil && !delivery.IsNotFound(err) {
 			return err
 		}
 	}
@@ -445,6 +445,8 @@ func syncStep(app *gitops.Application) startStep {
 	switch {
 	case app.Failed() != "":
 		step.State, step.Text = "failed", app.Failed()
+	case app.Waiting():
+		step.State, step.Text = "created", "Waits for the first image."
 	case app.Sync.Status == "Synced":
 		step.State = "success"
 	}

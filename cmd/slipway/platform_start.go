@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/gitops"
+)
+
+// maxKustomization bounds the file that names the images, in bytes.
+const maxKustomization = 1 << 20
+
+// firstImages lets an Application go whose repository names its first image
+// now: the pipeline of a project's first deployment has pushed the digest. It
+// is a consumer of the outbox, so it happens also when the cluster was away.
+func (p *platform) firstImages(ctx context.Context, e delivery.Event) error {
+	if e.Kind != delivery.EventPushed {
+		return nil
+	}
+	var push delivery.Pushed
+	if err := e.Decode(&push); err != nil {
+		p.log.Error("a push event cannot be read", "event", e.ID, "err", err)
+		return nil
+	}
+	if !strings.HasPrefix(push.Ref, "refs/heads/") || push.After == delivery.ZeroSHA {
+		return nil
+	}
+	project, err := p.forge.Project(ctx, e.ProjectID)
+	if delivery.IsNotFound(err) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	kube, err := p.clusterClient()
+	if err != nil {
+		return err
+	}
+	return gitops.NewClient(kube).LetGo(ctx, p.forge.HTTPURL(project), func(file string) (bool, error) {
+		body, err := p.forge.ReadFile(ctx, project.ID, push.After, file, maxKustomization)
+		if delivery.IsNotFound(err) {
+			return false, nil
+		}
+		return bytes.Contains(body, []byte("digest: sha256:")), err
+	})
+}
