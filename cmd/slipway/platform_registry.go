@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/store/registrydb"
@@ -63,6 +64,8 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	p.registry = reg
+	p.forge.SetMoveCheck(p.noImages)
+	p.access.SetMoveCheck(p.noImagesIn)
 	p.closers = append(p.closers, reg.Close)
 	p.mux.Handle("/v2/", reg.Handler())
 	p.mux.Handle("/jwt/auth", reg.TokenHandler())
@@ -81,6 +84,38 @@ func (p *platform) registryComponents(context.Context) ([]supervise.Component, e
 			return together(ctx, scanner.Run, p.consume("scan", scanner.Handle))
 		}}},
 	}, nil
+}
+
+// noImages refuses to move a project that has images: they are known by its
+// path, and whoever took the path would have them.
+func (p *platform) noImages(ctx context.Context, projectID int64) error {
+	list, err := p.registry.Repositories(ctx, projectID)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.Images > 0 {
+			return &delivery.Error{Kind: delivery.Conflict, Message: "The address cannot change while there are images in " + r.Path + ".", Next: "Delete them first, or copy them to another project."}
+		}
+		if err := p.registry.DeleteRepository(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noImagesIn is noImages for every project in a namespace.
+func (p *platform) noImagesIn(ctx context.Context, namespaceID int64) error {
+	list, _, err := p.forge.Projects(ctx, forge.ProjectFilter{All: true, GroupID: namespaceID, Subgroups: true}, 0, 0)
+	if err != nil {
+		return err
+	}
+	for _, project := range list {
+		if err := p.noImages(ctx, project.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readCredential reads a file with user:password.

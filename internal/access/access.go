@@ -149,6 +149,29 @@ type Service struct {
 
 	jobMu     sync.RWMutex
 	jobTokens delivery.JobTokens
+	mayMove   MoveCheck
+}
+
+// MoveCheck refuses to change the address of a namespace, such as while images
+// of its projects are known by the present one.
+type MoveCheck func(ctx context.Context, namespaceID int64) error
+
+// SetMoveCheck provides what is asked before a group's or a user's address
+// changes.
+func (s *Service) SetMoveCheck(fn MoveCheck) {
+	s.jobMu.Lock()
+	defer s.jobMu.Unlock()
+	s.mayMove = fn
+}
+
+func (s *Service) checkMove(ctx context.Context, namespaceID int64) error {
+	s.jobMu.RLock()
+	fn := s.mayMove
+	s.jobMu.RUnlock()
+	if fn == nil {
+		return nil
+	}
+	return fn(ctx, namespaceID)
 }
 
 // New returns a Service.

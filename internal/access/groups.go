@@ -75,6 +75,9 @@ func (s *Service) UpdateGroup(ctx context.Context, who delivery.Identity, g deli
 		if err := CheckPath(*c.Path, g.ParentID == 0); err != nil {
 			return g, err
 		}
+		if err := s.checkMove(ctx, g.ID); err != nil {
+			return g, err
+		}
 		g.Path = *c.Path
 	}
 	if c.Name != nil {

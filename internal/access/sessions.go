@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -177,12 +179,8 @@ func (s *Service) ConfirmTOTP(ctx context.Context, who delivery.Identity, userID
 	if _, ok := matchTOTP(a.TOTPPending, code, s.now()); !ok {
 		return nil, &delivery.Error{Kind: delivery.Invalid, Message: "The code is wrong.", Next: "Check the clock of the device and try the next code."}
 	}
-	codes, hashes := make([]string, 10), make([]string, 10)
-	for i := range codes {
-		codes[i] = strings.ToLower(rand.Text()[:16])
-		hashes[i] = digest(codes[i])
-	}
-	if err := s.store.SetRecoveryCodes(ctx, userID, hashes); err != nil {
+	codes, err := s.newRecoveryCodes(ctx, userID)
+	if err != nil {
 		return nil, err
 	}
 	a.TOTPSecret, a.TOTPPending = a.TOTPPending, ""
@@ -191,6 +189,59 @@ func (s *Service) ConfirmTOTP(ctx context.Context, who delivery.Identity, userID
 	}
 	s.audit(ctx, who, "user.two_factor_enabled", "user", userID, a.Username, "")
 	return codes, nil
+}
+
+// CheckPassword reports whether it is the caller's own password, for changes
+// that a session left open must not make. Failures count as those of signing
+// in do.
+func (s *Service) CheckPassword(ctx context.Context, who delivery.Identity, password, address string) error {
+	if who.User == nil {
+		return errWrongCredentials
+	}
+	_, err := s.throttled(ctx, who.User.Username, address, func() (delivery.Identity, error) {
+		_, err := s.checkLogin(ctx, who.User.Username, password, verifyPassword)
+		return delivery.Identity{}, err
+	})
+	if err == error(errWrongCredentials) {
+		return invalid("current_password", "is wrong")
+	}
+	return err
+}
+
+// RenewRecoveryCodes replaces the recovery codes of an account that has a
+// second factor, and returns the new ones.
+func (s *Service) RenewRecoveryCodes(ctx context.Context, who delivery.Identity, userID int64) ([]string, error) {
+	a, err := s.store.UserByID(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	if a.TOTPSecret == "" {
+		return nil, delivery.Errorf(delivery.Invalid, "There is no second factor.")
+	}
+	codes, err := s.newRecoveryCodes(ctx, userID)
+	if err == nil {
+		s.audit(ctx, who, "user.recovery_codes_renewed", "user", userID, a.Username, "")
+	}
+	return codes, err
+}
+
+func (s *Service) newRecoveryCodes(ctx context.Context, userID int64) ([]string, error) {
+	codes, hashes := make([]string, 10), make([]string, 10)
+	for i := range codes {
+		codes[i] = strings.ToLower(rand.Text()[:16])
+		hashes[i] = digest(codes[i])
+	}
+	return codes, s.store.SetRecoveryCodes(ctx, userID, hashes)
+}
+
+// PendingTOTP is the address for an authenticator that is being set up; empty
+// where none is.
+func (s *Service) PendingTOTP(a Account, issuer string) string {
+	if a.TOTPPending == "" {
+		return ""
+	}
+	q := url.Values{"secret": {a.TOTPPending}, "issuer": {issuer}, "period": {strconv.Itoa(totpPeriod)}, "digits": {"6"}, "algorithm": {"SHA1"}}
+	return "otpauth://totp/" + url.PathEscape(issuer+":"+a.Username) + "?" + q.Encode()
 }
 
 // DisableTOTP turns the second factor off.

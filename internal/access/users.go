@@ -87,6 +87,13 @@ func (s *Service) UpdateUser(ctx context.Context, who delivery.Identity, id int6
 		if err := CheckPath(*c.Username, true); err != nil {
 			return delivery.User{}, err
 		}
+		ns, _, err := s.store.NamespaceByPath(ctx, a.Username)
+		if err != nil {
+			return delivery.User{}, err
+		}
+		if err := s.checkMove(ctx, ns.ID); err != nil {
+			return delivery.User{}, err
+		}
 		a.Username = *c.Username
 		what = append(what, "username")
 	}

@@ -101,10 +101,30 @@ type Service struct {
 	hookWake chan struct{}
 
 	lfsTokens *lfsTokens
+	mirrors   *mirrorRuns
 
 	pipeMu    sync.RWMutex
 	pipelines Pipelines
 	ci        CISettings
+	mayMove   func(ctx context.Context, projectID int64) error
+}
+
+// SetMoveCheck provides what is asked before a project's address changes, such
+// as whether images are known by the present one.
+func (s *Service) SetMoveCheck(fn func(ctx context.Context, projectID int64) error) {
+	s.pipeMu.Lock()
+	defer s.pipeMu.Unlock()
+	s.mayMove = fn
+}
+
+func (s *Service) checkMove(ctx context.Context, projectID int64) error {
+	s.pipeMu.RLock()
+	fn := s.mayMove
+	s.pipeMu.RUnlock()
+	if fn == nil {
+		return nil
+	}
+	return fn(ctx, projectID)
 }
 
 // New prepares the folders and returns a Service. Call Recover before serving
@@ -142,7 +162,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{store: o.Store, access: o.Access, payloads: o.Payloads, o: o, log: o.Log, now: o.Now, git: g,
 		readers: newReaders(g), pushes: newLivePushes(), locks: newProjectLocks(), counts: newCountCache(),
-		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), pipelines: o.Pipelines}
+		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), mirrors: newMirrorRuns(), pipelines: o.Pipelines}
 	return s, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -18,32 +19,40 @@ const mirrorTimeout = 30 * time.Minute
 
 // checkRemote refuses addresses of repositories that are not http(s), and
 // those of internal networks where they are not allowed.
-func (s *Service) checkRemote(ctx context.Context, raw string) error {
+//
+// The result tells git which addresses the host's name has been found to have:
+// a name that leads elsewhere a moment later cannot bring git there.
+func (s *Service) checkRemote(ctx context.Context, raw string) (pin string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return invalidField("import_url", "must be an http or https address of a repository")
+		return "", invalidField("import_url", "must be an http or https address of a repository")
 	}
 	if strings.ContainsAny(raw, "\n\r\x00 ") {
-		return invalidField("import_url", "must not contain spaces or line breaks")
+		return "", invalidField("import_url", "must not contain spaces or line breaks")
 	}
-	return s.checkHost(ctx, u)
-}
-
-// checkHost resolves the host of an address and refuses internal networks.
-func (s *Service) checkHost(ctx context.Context, u *url.URL) error {
-	if s.o.LocalRequests || slices.Contains(s.o.LocalHosts, u.Host) || slices.Contains(s.o.LocalHosts, u.Hostname()) {
-		return nil
+	if s.hostAllowed(u) {
+		return "", nil
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
 	if err != nil {
-		return delivery.Errorf(delivery.Invalid, "The host %s cannot be found.", clip(u.Hostname(), 100))
+		return "", delivery.Errorf(delivery.Invalid, "The host %s cannot be found.", clip(u.Hostname(), 100))
 	}
+	var known []string
 	for _, a := range addrs {
 		if internalAddress(a) {
-			return &delivery.Error{Kind: delivery.Forbidden, Message: "Requests to the local network are not allowed.", Next: "An administrator can allow the host in the configuration."}
+			return "", &delivery.Error{Kind: delivery.Forbidden, Message: "Requests to the local network are not allowed.", Next: "An administrator can allow the host in the configuration."}
+		}
+		if a = a.Unmap(); a.Is6() {
+			known = append(known, "["+a.String()+"]")
+		} else {
+			known = append(known, a.String())
 		}
 	}
-	return nil
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Hostname() + ":" + port + ":" + strings.Join(known, ","), nil
 }
 
 // internalAddress reports whether an address is not one of the public
@@ -55,8 +64,8 @@ func internalAddress(a netip.Addr) bool {
 }
 
 // remoteEnv gives git credentials for an address without showing them in its
-// arguments.
-func remoteEnv(raw, username, password string) (clean string, env []string, err error) {
+// arguments, and the addresses of its host where they are pinned.
+func remoteEnv(raw, username, password, pin string) (clean string, env []string, err error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "", nil, delivery.Errorf(delivery.Invalid, "The address cannot be read.")
@@ -66,22 +75,31 @@ func remoteEnv(raw, username, password string) (clean string, env []string, err 
 		password, _ = u.User.Password()
 		u.User = nil
 	}
+	config := []string{"http.followRedirects", "false"}
+	if pin != "" {
+		config = append(config, "http.curloptResolve", pin)
+	}
 	env = []string{"GIT_ALLOW_PROTOCOL=http:https"}
-	count := 1
-	env = append(env, "GIT_CONFIG_KEY_0=http.followRedirects", "GIT_CONFIG_VALUE_0=false")
 	if username != "" || password != "" {
 		helper := `!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$SLIPWAY_REMOTE_USER" "$SLIPWAY_REMOTE_PASSWORD"; }; f`
-		env = append(env, "GIT_CONFIG_KEY_1=credential.helper", "GIT_CONFIG_VALUE_1="+helper, "SLIPWAY_REMOTE_USER="+username, "SLIPWAY_REMOTE_PASSWORD="+password)
-		count = 2
+		config = append(config, "credential.helper", helper)
+		env = append(env, "SLIPWAY_REMOTE_USER="+username, "SLIPWAY_REMOTE_PASSWORD="+password)
 	}
-	return u.String(), append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", count)), nil
+	for i := 0; i < len(config); i += 2 {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, config[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, config[i+1]))
+	}
+	return u.String(), append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)/2)), nil
 }
 
 // importRepository fills a new project from another server.
 func (s *Service) importRepository(ctx context.Context, who delivery.Identity, p delivery.Project, raw string) error {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
 	defer cancel()
-	clean, env, err := remoteEnv(raw, "", "")
+	pin, err := s.checkRemote(ctx, raw)
+	if err != nil {
+		return err
+	}
+	clean, env, err := remoteEnv(raw, "", "", pin)
 	if err != nil {
 		return err
 	}
@@ -124,9 +142,10 @@ func (s *Service) Mirrors(ctx context.Context, projectID int64) ([]Mirror, error
 }
 
 // SetMirror adds (ID 0) or changes a mirror. Credentials in the address are
-// taken out of it.
+// taken out of it. Another server does not get the password of the one before:
+// it must be given with the new address.
 func (s *Service) SetMirror(ctx context.Context, who delivery.Identity, m Mirror) (Mirror, error) {
-	if err := s.checkRemote(ctx, m.URL); err != nil {
+	if _, err := s.checkRemote(ctx, m.URL); err != nil {
 		return m, err
 	}
 	u, err := url.Parse(m.URL)
@@ -138,6 +157,15 @@ func (s *Service) SetMirror(ctx context.Context, who delivery.Identity, m Mirror
 		m.Password, _ = u.User.Password()
 		u.User = nil
 		m.URL = u.String()
+	}
+	if m.ID != 0 {
+		old, err := s.mirrorByID(ctx, m.ProjectID, m.ID)
+		if err != nil {
+			return m, err
+		}
+		if before, err := url.Parse(old.URL); (err != nil || before.Host != u.Host || before.Scheme != u.Scheme) && m.Password == old.Password {
+			m.Username, m.Password = "", ""
+		}
 	}
 	if m.Interval == 0 {
 		m.Interval = 30 * time.Minute
@@ -154,6 +182,7 @@ func (s *Service) SetMirror(ctx context.Context, who delivery.Identity, m Mirror
 	m, err = s.store.SetMirror(ctx, m)
 	if err == nil {
 		s.access.Audit(ctx, who, "project.mirror_set", "project", m.ProjectID, m.URL, fmt.Sprintf("push=%t", m.Push))
+		s.wakeMirrors()
 	}
 	return m, err
 }
@@ -167,25 +196,123 @@ func (s *Service) DeleteMirror(ctx context.Context, who delivery.Identity, proje
 	return nil
 }
 
-// runMirrors updates the mirrors that are due, one after the other.
-func (s *Service) runMirrors(ctx context.Context) error {
-	due, err := s.store.DueMirrors(ctx, s.now())
-	if err != nil {
+func (s *Service) mirrorByID(ctx context.Context, projectID, id int64) (Mirror, error) {
+	list, err := s.store.Mirrors(ctx, projectID)
+	for _, m := range list {
+		if m.ID == id && err == nil {
+			return m, nil
+		}
+	}
+	if err == nil {
+		err = &delivery.Error{Kind: delivery.NotFound, Message: "404 Mirror Not Found"}
+	}
+	return Mirror{}, err
+}
+
+// SyncMirror lets a mirror be updated at once, in the background.
+func (s *Service) SyncMirror(ctx context.Context, m Mirror) error {
+	if !m.Enabled {
+		return delivery.Errorf(delivery.Invalid, "The mirror is switched off.")
+	}
+	if m.Status != "started" {
+		m.Status = "scheduled"
+	}
+	m.NextAt = s.now()
+	if err := s.store.RecordMirror(ctx, m); err != nil {
 		return err
 	}
-	for _, m := range due {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		s.runMirror(ctx, m)
-	}
+	s.wakeMirrors()
 	return nil
+}
+
+func (s *Service) wakeMirrors() {
+	select {
+	case s.mirrors.wake <- struct{}{}:
+	default:
+	}
+}
+
+// mirrorRuns knows which mirrors are being updated.
+type mirrorRuns struct {
+	wake    chan struct{}
+	mu      sync.Mutex
+	running map[int64]bool
+}
+
+func newMirrorRuns() *mirrorRuns {
+	return &mirrorRuns{wake: make(chan struct{}, 1), running: map[int64]bool{}}
+}
+
+func (r *mirrorRuns) begin(id int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running[id] {
+		return false
+	}
+	r.running[id] = true
+	return true
+}
+
+func (r *mirrorRuns) end(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, id)
+}
+
+const (
+	mirrorParallel = 3
+	mirrorsEvery   = time.Minute
+)
+
+// runMirrors updates the mirrors that are due, some at a time, until ctx ends;
+// one that takes long holds up no other.
+func (s *Service) runMirrors(ctx context.Context) {
+	slots := make(chan struct{}, mirrorParallel)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ticker := time.NewTicker(mirrorsEvery)
+	defer ticker.Stop()
+	for {
+		due, err := s.store.DueMirrors(ctx, s.now())
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("mirrors not read", "err", err)
+		}
+		for _, m := range due {
+			if !s.mirrors.begin(m.ID) {
+				continue
+			}
+			wg.Go(func() {
+				defer s.mirrors.end(m.ID)
+				select {
+				case slots <- struct{}{}:
+					defer func() { <-slots }()
+					s.runMirror(ctx, m)
+				case <-ctx.Done():
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.mirrors.wake:
+		case <-ticker.C:
+		}
+	}
 }
 
 // runMirror updates one mirror and records how it went.
 func (s *Service) runMirror(ctx context.Context, m Mirror) {
-	m.LastAt = s.now()
+	m.LastAt, m.Status = s.now(), "started"
+	if err := s.store.RecordMirror(ctx, m); err != nil {
+		if ctx.Err() == nil && !delivery.IsNotFound(err) {
+			s.log.Error("state of a mirror not stored", "mirror", m.ID, "err", err)
+		}
+		return
+	}
 	err := s.syncMirror(ctx, m)
+	if ctx.Err() != nil {
+		return // the platform stops: it is due again at the next start
+	}
 	m.Status, m.LastError = "finished", ""
 	m.NextAt = s.now().Add(m.Interval)
 	if err != nil {
@@ -194,7 +321,7 @@ func (s *Service) runMirror(ctx context.Context, m Mirror) {
 	} else {
 		m.LastSuccess = s.now()
 	}
-	if _, err := s.store.SetMirror(context.WithoutCancel(ctx), m); err != nil && !delivery.IsNotFound(err) {
+	if err := s.store.RecordMirror(ctx, m); err != nil && !delivery.IsNotFound(err) {
 		s.log.Error("state of a mirror not stored", "mirror", m.ID, "err", err)
 	}
 }
@@ -202,14 +329,15 @@ func (s *Service) runMirror(ctx context.Context, m Mirror) {
 func (s *Service) syncMirror(ctx context.Context, m Mirror) error {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTimeout)
 	defer cancel()
-	if err := s.checkRemote(ctx, m.URL); err != nil {
+	pin, err := s.checkRemote(ctx, m.URL)
+	if err != nil {
 		return err
 	}
 	p, err := s.store.ProjectByID(ctx, m.ProjectID)
 	if err != nil {
 		return err
 	}
-	clean, env, err := remoteEnv(m.URL, m.Username, m.Password)
+	clean, env, err := remoteEnv(m.URL, m.Username, m.Password, pin)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func (s *Service) CreateProject(ctx context.Context, who delivery.Identity, n Ne
 		return delivery.Project{}, err
 	}
 	if n.ImportURL != "" {
-		if err := s.checkRemote(ctx, n.ImportURL); err != nil {
+		if _, err := s.checkRemote(ctx, n.ImportURL); err != nil {
 			return delivery.Project{}, err
 		}
 	}
@@ -237,7 +237,10 @@ func (s *Service) UpdateProject(ctx context.Context, who delivery.Identity, p de
 	if c.Name != nil {
 		p.Name = *c.Name
 	}
-	if c.Path != nil {
+	if c.Path != nil && *c.Path != p.Path {
+		if err := s.checkMove(ctx, p.ID); err != nil {
+			return p, err
+		}
 		p.Path = *c.Path
 	}
 	if c.Description != nil {
@@ -300,6 +303,12 @@ func (s *Service) TransferProject(ctx context.Context, who delivery.Identity, p 
 	}
 	settings, err := s.store.ProjectSettings(ctx, p.ID)
 	if err != nil {
+		return p, err
+	}
+	if ns.ID == p.Namespace.ID {
+		return p, invalidField("namespace", "is where the project is already")
+	}
+	if err := s.checkMove(ctx, p.ID); err != nil {
 		return p, err
 	}
 	old := p.FullPath

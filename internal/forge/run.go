@@ -35,6 +35,7 @@ func (s *Service) Run(ctx context.Context) error {
 	consume("forge-merge-requests", s.followPushes)
 	consume("forge-webhooks", s.hookEvent)
 	wg.Go(func() { s.sendHooks(ctx) })
+	wg.Go(func() { s.runMirrors(ctx) })
 	wg.Go(func() { s.every(ctx, housekeepingEvery, s.housekeeping) })
 	wg.Go(func() { s.every(ctx, maintenanceEvery, s.maintain) })
 	wg.Wait()
@@ -58,22 +59,7 @@ func (s *Service) every(ctx context.Context, interval time.Duration, fn func(con
 }
 
 func (s *Service) housekeeping(ctx context.Context) error {
-	return errors.Join(s.Recover(ctx), s.runMirrors(ctx), s.store.TrimDeliveries(ctx, s.now().Add(-keepHookLog)))
-}
-
-// MirrorNow updates a mirror without waiting for its time, and waits for it.
-func (s *Service) MirrorNow(ctx context.Context, m Mirror) error {
-	s.runMirror(ctx, m)
-	list, err := s.store.Mirrors(ctx, m.ProjectID)
-	if err != nil {
-		return err
-	}
-	for _, now := range list {
-		if now.ID == m.ID && now.LastError != "" {
-			return delivery.Errorf(delivery.Invalid, "%s", now.LastError)
-		}
-	}
-	return nil
+	return errors.Join(s.Recover(ctx), s.store.TrimDeliveries(ctx, s.now().Add(-keepHookLog)))
 }
 
 // followPushes keeps merge requests in step with their branches. It may see an

@@ -265,9 +265,15 @@ func TestImportAndMirrors(t *testing.T) {
 	}
 	sha := w.commit(dir, "more", "more", "More")
 	w.git(dir, "push", "-q", "origin", "trunk", "trunk:second")
-	if err := w.forge.MirrorNow(t.Context(), m); err != nil {
-		t.Fatal(err)
+	state := func(m forge.Mirror) forge.Mirror {
+		list, err := w.forge.Mirrors(t.Context(), m.ProjectID)
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		return list[0]
 	}
+	w.background()
+	eventually(t, "pull mirror", func() bool { return state(m).Status == "finished" })
 	for _, ref := range []string{"refs/heads/trunk", "refs/heads/second"} {
 		if got, _, err := w.forge.RefExists(t.Context(), copied.ID, ref); err != nil || got != sha {
 			t.Errorf("%s: %s %v", ref, got, err)
@@ -281,11 +287,27 @@ func TestImportAndMirrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.forge.MirrorNow(t.Context(), push); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "push mirror", func() bool { return state(push).Status == "finished" })
 	if got, _, err := w.forge.RefExists(t.Context(), backup.ID, "refs/heads/trunk"); err != nil || got != sha {
 		t.Errorf("push mirror: %s %v", got, err)
+	}
+	// A failure is recorded, and asking for it again tries again.
+	pull := state(m)
+	pull.URL = w.server.URL + "/ann/nothing.git"
+	if pull, err = w.forge.SetMirror(t.Context(), w.people["ann"], pull); err != nil || pull.Password == "" {
+		t.Fatalf("the same server keeps the credentials: %v", err)
+	}
+	if err := w.forge.SyncMirror(t.Context(), pull); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "failed mirror", func() bool { now := state(m); return now.Status == "failed" && now.LastError != "" })
+	// Another server does not get the credentials of the first.
+	pull.URL = strings.Replace(w.server.URL, "127.0.0.1", "localhost", 1) + "/ann/source.git"
+	if _, err = w.forge.SetMirror(t.Context(), w.people["ann"], pull); err != nil {
+		t.Fatal(err)
+	}
+	if now := state(m); now.Username != "" || now.Password != "" {
+		t.Error("another server got the credentials")
 	}
 }
 

@@ -354,11 +354,14 @@ type Mirror struct {
 	LastAt        time.Time
 	LastSuccess   time.Time
 	LastError     string
-	Status        string // none, started, finished, failed
+	Status        string // none, scheduled, started, finished, failed
 }
 
 type mirrorStore interface {
+	// SetMirror adds a mirror or changes its settings; RecordMirror stores how
+	// it is doing.
 	SetMirror(ctx context.Context, m Mirror) (Mirror, error)
+	RecordMirror(ctx context.Context, m Mirror) error
 	DeleteMirror(ctx context.Context, projectID, id int64) error
 	Mirrors(ctx context.Context, projectID int64) ([]Mirror, error)
 	DueMirrors(ctx context.Context, now time.Time) ([]Mirror, error)

@@ -3,6 +3,7 @@ package web
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -149,17 +150,26 @@ type settingsView struct {
 	Settings                      forge.ProjectSettings
 	Branches                      []delivery.Ref
 	Owner                         bool
+	Namespaces                    []delivery.Namespace // where an owner could move the project to
+	Path                          string
 	Error, DeleteError            string
+	PathError, MoveError          string
 }
 
 func (s *Server) settingsPage(w http.ResponseWriter, r *Request) error {
+	return s.showStored(w, r, http.StatusOK, settingsView{})
+}
+
+// showStored shows the settings as they are stored; what v says was wrong with
+// one of the other forms stays.
+func (s *Server) showStored(w http.ResponseWriter, r *Request, status int, v settingsView) error {
 	p := r.Project
-	v := settingsView{Name: p.Name, Description: p.Description, Visibility: string(p.Visibility), DefaultBranch: p.DefaultBranch, Archived: p.Archived}
+	v.Name, v.Description, v.Visibility, v.DefaultBranch, v.Archived = p.Name, p.Description, string(p.Visibility), p.DefaultBranch, p.Archived
 	var err error
 	if v.Settings, err = s.Forge.Settings(r.Context(), p.ID); err != nil {
 		return err
 	}
-	return s.showSettings(w, r, http.StatusOK, v)
+	return s.showSettings(w, r, status, v)
 }
 
 func (s *Server) showSettings(w http.ResponseWriter, r *Request, status int, v settingsView) error {
@@ -167,7 +177,15 @@ func (s *Server) showSettings(w http.ResponseWriter, r *Request, status int, v s
 	if v.Branches, _, err = s.forgeBranches(r); err != nil {
 		return err
 	}
-	v.Owner = r.Role >= delivery.Owner
+	if v.Owner = r.Role >= delivery.Owner; v.Owner {
+		if v.Namespaces, _, err = s.Access.Namespaces(r.Context(), r.Who, "", listed, 0); err != nil {
+			return err
+		}
+		v.Namespaces = slices.DeleteFunc(v.Namespaces, func(n delivery.Namespace) bool { return n.ID == r.Project.Namespace.ID })
+	}
+	if v.Path == "" {
+		v.Path = r.Project.Path
+	}
 	return s.render(w, r, status, "forge_settings", Page{Title: "Settings", Active: "settings", Data: v})
 }
 
@@ -184,7 +202,7 @@ func (s *Server) updateSettings(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	v := settingsView{Name: r.FormValue("name"), Description: r.FormValue("description"), Visibility: r.FormValue("visibility"), DefaultBranch: r.FormValue("default_branch"), Archived: r.FormValue("archived") != ""}
+	v := settingsView{Name: r.FormValue("name"), Description: r.FormValue("description"), Visibility: r.FormValue("visibility"), DefaultBranch: r.FormValue("default_branch"), Archived: r.Project.Archived}
 	settings.MergeMethod, settings.SquashOption = r.FormValue("merge_method"), r.FormValue("squash_option")
 	settings.PipelineMustSucceed, settings.DiscussionsMustBeResolved = r.FormValue("pipeline_must_succeed") != "", r.FormValue("discussions_resolved") != ""
 	settings.ApprovalsRequired, err = strconv.Atoi(r.FormValue("approvals"))
@@ -198,11 +216,8 @@ func (s *Server) updateSettings(w http.ResponseWriter, r *Request) error {
 	if v.DefaultBranch != "" && v.DefaultBranch != r.Project.DefaultBranch {
 		change.DefaultBranch = &v.DefaultBranch
 	}
-	if r.Role >= delivery.Owner { // as in the API, only owners open, close or archive a project
-		visibility := delivery.Visibility(v.Visibility)
-		if change.Archived = &v.Archived; visibility != r.Project.Visibility {
-			change.Visibility = &visibility
-		}
+	if visibility := delivery.Visibility(v.Visibility); r.Role >= delivery.Owner && visibility != r.Project.Visibility { // as in the API
+		change.Visibility = &visibility
 	}
 	if err == nil {
 		_, err = s.Forge.UpdateProject(r.Context(), r.Who, *r.Project, change)
@@ -229,13 +244,7 @@ func oneOf(v string, all ...string) bool {
 
 func (s *Server) deleteProject(w http.ResponseWriter, r *Request) error {
 	if r.FormValue("confirm") != r.Project.FullPath {
-		p := r.Project
-		settings, err := s.Forge.Settings(r.Context(), p.ID)
-		if err != nil {
-			return err
-		}
-		return s.showSettings(w, r, http.StatusUnprocessableEntity, settingsView{Name: p.Name, Description: p.Description, Visibility: string(p.Visibility), DefaultBranch: p.DefaultBranch, Archived: p.Archived, Settings: settings,
-			DeleteError: "Type " + p.FullPath + " to delete the project. Nothing was deleted."})
+		return s.showStored(w, r, http.StatusUnprocessableEntity, settingsView{DeleteError: "Type " + r.Project.FullPath + " to delete the project. Nothing was deleted."})
 	}
 	if err := s.Forge.DeleteProject(r.Context(), r.Who, *r.Project); err != nil {
 		return err

@@ -28,6 +28,13 @@ func (s *Server) funcs() template.FuncMap {
 		},
 		"escapePath": escapePath,
 		"groupPath":  groupPath,
+		"archiveAction": func(archived bool) string {
+			if archived {
+				return "unarchive"
+			}
+			return "archive"
+		},
+		"minutes":    func(d time.Duration) int { return int(d / time.Minute) },
 		"lower":      strings.ToLower,
 		"has":        func(page string) bool { return s.pages[page] },
 		"shortImage": shortImage,

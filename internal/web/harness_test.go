@@ -47,6 +47,7 @@ type site struct {
 	people  map[string]delivery.Identity
 	cookies map[string]string
 	runner  *pipelinetest.Runner
+	records *forgedb.Store
 }
 
 func newSite(t testing.TB) *site {
@@ -73,7 +74,8 @@ func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc, chan
 	s.access = access.New(access.Options{Store: accessdb.New(db, box), Log: log})
 	mux := http.NewServeMux()
 	s.server = httptest.NewServer(mux)
-	s.forge, err = forge.New(forge.Options{Store: forgedb.New(db, box), Access: s.access, Root: filepath.Join(dir, "repositories"), RunDir: filepath.Join(dir, "run"),
+	s.records = forgedb.New(db, box)
+	s.forge, err = forge.New(forge.Options{Store: s.records, Access: s.access, Root: filepath.Join(dir, "repositories"), RunDir: filepath.Join(dir, "run"),
 		ExternalURL: s.server.URL, SSHPort: 2222, Log: log})
 	s.must(err)
 	s.must(s.forge.Recover(ctx))
@@ -448,3 +450,10 @@ func gzipped(text string) []byte {
 }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }
+
+// oldMirror stores a mirror to an address that would be refused today.
+func (s *site) oldMirror(p delivery.Project, address string) {
+	s.t.Helper()
+	_, err := s.records.SetMirror(s.ctx, forge.Mirror{ProjectID: p.ID, URL: address, Enabled: true, Interval: time.Hour, NextAt: time.Now(), Status: "none"})
+	s.must(err)
+}

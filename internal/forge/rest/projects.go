@@ -36,6 +36,7 @@ func (h *handlers) projects(rt *api.Router) {
 	rt.Handle("GET /projects/{project}/mirror/pull", maintainer, h.getPullMirror)
 	rt.Handle("PUT /projects/{project}/mirror/pull", maintainer, h.setPullMirror)
 	rt.Handle("POST /projects/{project}/mirror/pull", maintainer, h.startPullMirror)
+	rt.Handle("DELETE /projects/{project}/mirror/pull", maintainer, h.deletePullMirror)
 	rt.Handle("GET /projects/{project}/protected_branches", guest, h.listProtections(false))
 	rt.Handle("GET /projects/{project}/protected_branches/{name}", guest, h.getProtection(false))
 	rt.Handle("POST /projects/{project}/protected_branches", maintainer, h.protectBranch)
@@ -668,6 +669,9 @@ func (h *handlers) updateMirror(w http.ResponseWriter, r *api.Request) error {
 	if p.Interval != 0 {
 		m.Interval = time.Duration(p.Interval) * time.Second
 	}
+	if p.AuthUser != "" || p.AuthPassword != "" {
+		m.Username, m.Password = p.AuthUser, p.AuthPassword
+	}
 	if m, err = h.f.SetMirror(r.Context(), r.Who, m); err != nil {
 		return err
 	}
@@ -698,7 +702,7 @@ func (h *handlers) syncMirror(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.f.MirrorNow(r.Context(), m); err != nil {
+	if err := h.f.SyncMirror(r.Context(), m); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -741,12 +745,25 @@ func (h *handlers) setPullMirror(w http.ResponseWriter, r *api.Request) error {
 	return api.WriteJSON(w, http.StatusOK, mirrorShape(m))
 }
 
+// deletePullMirror ends pulling; GitLab switches the mirror off by PUT only.
+func (h *handlers) deletePullMirror(w http.ResponseWriter, r *api.Request) error {
+	m, err := h.mirror(r, false, 0)
+	if err != nil {
+		return err
+	}
+	if err := h.f.DeleteMirror(r.Context(), r.Who, r.Project.ID, m.ID); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (h *handlers) startPullMirror(w http.ResponseWriter, r *api.Request) error {
 	m, err := h.mirror(r, false, 0)
 	if err != nil {
 		return err
 	}
-	if err := h.f.MirrorNow(r.Context(), m); err != nil {
+	if err := h.f.SyncMirror(r.Context(), m); err != nil {
 		return err
 	}
 	return api.WriteJSON(w, http.StatusOK, mirrorShape(m))

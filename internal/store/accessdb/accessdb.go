@@ -156,6 +156,11 @@ func (s *Store) UpdateUser(ctx context.Context, a access.Account) error {
 		if err != nil {
 			return userTaken(err)
 		}
+		if _, err := t.Exec(`INSERT INTO project_redirects (full_path_key, project_id)
+			SELECT n.full_path_key || '/' || p.path_key, p.id FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE n.owner_id = ? AND n.kind = 'user' AND n.full_path_key <> ?
+			ON CONFLICT (full_path_key) DO UPDATE SET project_id = excluded.project_id`, a.ID, key(a.Username)); err != nil {
+			return fmt.Errorf("accessdb: update user: %w", err)
+		}
 		_, err = t.Exec(`UPDATE namespaces SET path = ?, full_path = ?, full_path_key = ?, name = ? WHERE owner_id = ? AND kind = 'user'`, a.Username, a.Username, key(a.Username), a.Name, a.ID)
 		return store.Taken(err, "username")
 	})

@@ -387,8 +387,8 @@ func (s *Store) SetMirror(ctx context.Context, m forge.Mirror) (forge.Mirror, er
 				m.ProjectID, m.Push, m.URL, m.Username, s.box.Column(mirrorPassword, m.Password), m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), m.Status)
 			return err
 		}
-		res, err := t.Exec(`UPDATE mirrors SET url = ?, username = ?, password = ?, enabled = ?, only_protected = ?, interval_ms = ?, next_at = ?, last_at = ?, last_success = ?, last_error = ?, status = ? WHERE id = ? AND project_id = ?`,
-			m.URL, m.Username, s.box.Column(mirrorPassword, m.Password), m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), store.Millis(m.LastAt), store.Millis(m.LastSuccess), m.LastError, m.Status, m.ID, m.ProjectID)
+		res, err := t.Exec(`UPDATE mirrors SET url = ?, username = ?, password = ?, enabled = ?, only_protected = ?, interval_ms = ?, next_at = ? WHERE id = ? AND project_id = ?`,
+			m.URL, m.Username, s.box.Column(mirrorPassword, m.Password), m.Enabled, m.OnlyProtected, m.Interval.Milliseconds(), store.Millis(m.NextAt), m.ID, m.ProjectID)
 		if err != nil {
 			return err
 		}
@@ -398,6 +398,21 @@ func (s *Store) SetMirror(ctx context.Context, m forge.Mirror) (forge.Mirror, er
 		return nil
 	})
 	return m, err
+}
+
+// RecordMirror implements forge.Store.
+func (s *Store) RecordMirror(ctx context.Context, m forge.Mirror) error {
+	return s.db.Write(ctx, func(t *store.Tx) error {
+		res, err := t.Exec(`UPDATE mirrors SET next_at = ?, last_at = ?, last_success = ?, last_error = ?, status = ? WHERE id = ? AND project_id = ?`,
+			store.Millis(m.NextAt), store.Millis(m.LastAt), store.Millis(m.LastSuccess), m.LastError, m.Status, m.ID, m.ProjectID)
+		if err != nil {
+			return fmt.Errorf("forgedb: record mirror: %w", err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, missing("Mirror", sql.ErrNoRows))
+		}
+		return nil
+	})
 }
 
 // DeleteMirror implements forge.Store.
