@@ -21,13 +21,14 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/command/image"
 	"github.com/slipwayhq/slipway/internal/command/rest"
+	"github.com/slipwayhq/slipway/internal/command/runner"
 	"github.com/slipwayhq/slipway/internal/command/scan"
 	"github.com/slipwayhq/slipway/internal/instance"
 	"github.com/slipwayhq/slipway/internal/jobs"
 	"github.com/slipwayhq/slipway/internal/registry"
 )
 
-// imageCommands are the commands of the registry and the scanner.
+// imageCommands are the commands of the registry, the scanner and the runners.
 func (a *app) imageCommands() []*cobra.Command {
 	images := image.New(a.connect)
 	images.AddCommand(image.BuildCommand(a.connect, func() (string, error) {
@@ -37,7 +38,7 @@ func (a *app) imageCommands() []*cobra.Command {
 		}
 		return jobs.AdministratorSocket(s.DataDir), nil
 	}))
-	return []*cobra.Command{images, scan.New(a.connect)}
+	return []*cobra.Command{images, scan.New(a.connect), runner.New(a.connect, map[string]runner.Start{"containerd": runnerInContainers})}
 }
 
 // connect acts on the running instance as its administrator; SLIPWAY_URL and
