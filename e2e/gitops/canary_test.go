@@ -103,11 +103,16 @@ func (l *lab) testCanary(t *testing.T) {
 		}
 	}
 
+	l.api(t, "PUT", "/projects/acme%2Fweb/release_settings", map[string]any{"auto_revert": true})
 	stop = l.traffic(t, "web.example.org")
-	l.release(t, "bad")
+	bad := l.release(t, "bad")
 	i.Eventually("the bad version gets traffic", 40*time.Second, func() bool { return state().Weight == 20 })
 	started := time.Now()
-	i.Eventually("the bad version aborted", 45*time.Second, func() bool { return state().Aborted })
+	var why string
+	i.Eventually("the bad version aborted", 45*time.Second, func() bool { r := state(); why = r.Phase + " " + r.Message; return r.Aborted })
+	if !strings.HasPrefix(why, "Degraded") || !strings.Contains(why, "success-rate") {
+		t.Errorf("the rollout does not say why: %s", why)
+	}
 	t.Logf("first traffic to abort: %s", time.Since(started).Round(100*time.Millisecond))
 	counts = stop()
 	t.Logf("abort: %v", counts)
@@ -119,18 +124,42 @@ func (l *lab) testCanary(t *testing.T) {
 			t.Errorf("%d failed requests: %s", n, answer)
 		}
 	}
-	if r := state(); r.Phase != "Degraded" || !strings.Contains(r.Message, "success-rate") {
-		t.Errorf("the rollout does not say why: %s %s", r.Phase, r.Message)
-	}
 	l.checkAnalysis(t)
-
-	l.git(t, l.clone, "revert", "--no-edit", "HEAD")
-	l.git(t, l.clone, "push", "-q", strings.Replace(l.repo, "://", "://root:"+l.token+"@", 1), "HEAD:main")
+	l.checkRevert(t, bad)
 	i.Eventually("healthy after the revert", 30*time.Second, func() bool {
 		r := state()
 		a, err := l.apps.Get(t.Context(), "web")
 		return err == nil && r.Phase == "Healthy" && !r.Aborted && a.Sync.Status == "Synced"
 	})
+}
+
+// checkRevert shows that the platform took the commit back by itself and says
+// why: in git, in the rollout's events, and in the audit log.
+func (l *lab) checkRevert(t *testing.T, bad string) {
+	t.Helper()
+	remote := strings.Replace(l.repo, "://", "://root:"+l.token+"@", 1)
+	l.Eventually("the commit reverted in git", 20*time.Second, func() bool {
+		l.git(t, l.clone, "fetch", "-q", remote, "main")
+		return l.git(t, l.clone, "rev-parse", "FETCH_HEAD^") == bad
+	})
+	message := l.git(t, l.clone, "log", "-1", "--format=%an: %B", "FETCH_HEAD")
+	if !strings.Contains(message, "success-rate failed with") || !strings.HasPrefix(message, "Administrator: Revert web to ") {
+		t.Errorf("the commit says %s", message)
+	}
+	if diff := l.git(t, l.clone, "diff", "--stat", bad+"^", "FETCH_HEAD"); diff != "" {
+		t.Errorf("the revert differs from the state before: %s", diff)
+	}
+	l.git(t, l.clone, "reset", "-q", "--hard", "FETCH_HEAD")
+	events := l.Kubectl("-n", "web", "get", "events", "--field-selector", "involvedObject.kind=Rollout", "-o", "jsonpath={range .items[*]}{.reason}: {.message}{'\\n'}{end}")
+	for _, want := range []string{"RolloutAborted: Rollout aborted update", "RevertedInGit: Commit "} {
+		if !strings.Contains(events, want) {
+			t.Errorf("no event %q in\n%s", want, events)
+		}
+	}
+	status, audit := l.apiText(t, "/audit_events?per_page=100")
+	if status != 200 || !strings.Contains(audit, "release.reverted") || !strings.Contains(audit, "success-rate failed with") {
+		t.Errorf("audit log: %d %s", status, audit)
+	}
 }
 
 // checkAnalysis shows that the values and their limit can be drawn.

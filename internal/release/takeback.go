@@ -172,7 +172,7 @@ func (s *Service) revert(ctx context.Context, who delivery.Identity, namespace, 
 func (s *Service) takeBack(ctx context.Context, who delivery.Identity, a *Attempt, automatic bool) (string, error) {
 	t := &Takeback{At: s.now(), By: who.Name, Automatic: automatic, Why: "Reverted by hand."}
 	if a.Result == Aborted {
-		t.Why = fmt.Sprintf("The rollout of %s in %s was aborted: %s", orUnknown(a.SHA), a.Environment, cause(*a))
+		t.Why = fmt.Sprintf("The rollout of %s in %s was aborted: %s", versionOf(*a), a.Environment, cause(*a))
 	}
 	var err error
 	t.Commit, err = s.rollouts.Revert(ctx, a.Application, who, Order{Begun: a.Started, Why: t.Why})
@@ -182,6 +182,14 @@ func (s *Service) takeBack(ctx context.Context, who delivery.Identity, a *Attemp
 	a.Takeback = t
 	s.told(ctx, who, *a)
 	return t.Commit, nil
+}
+
+// versionOf names a version by its commit, or by its image where that is unknown.
+func versionOf(a Attempt) string {
+	if a.SHA != "" {
+		return short(a.SHA)
+	}
+	return a.Image
 }
 
 // told tells of a revert, or of why there is none.
@@ -236,7 +244,7 @@ func (s *Service) autoRevert(ctx context.Context, a *Attempt) (again bool) {
 		s.log.Warn("an automatic revert is tried again", "rollout", a.Namespace+"/"+a.Rollout, "err", err)
 		return true
 	}
-	a.Takeback = &Takeback{At: s.now(), By: who.Name, Automatic: true, Why: fmt.Sprintf("The rollout of %s was aborted: %s", orUnknown(a.SHA), cause(*a)), Error: strings.TrimSpace(delivery.UserMessage(err))}
+	a.Takeback = &Takeback{At: s.now(), By: who.Name, Automatic: true, Why: fmt.Sprintf("The rollout of %s in %s was aborted: %s", versionOf(*a), a.Environment, cause(*a)), Error: strings.TrimSpace(delivery.UserMessage(err))}
 	s.told(ctx, who, *a)
 	return false
 }
