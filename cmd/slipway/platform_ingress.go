@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"path/filepath"
 
 	"github.com/slipwayhq/slipway/internal/ingress"
 	"github.com/slipwayhq/slipway/internal/supervise"
@@ -21,6 +22,10 @@ func (p *platform) ingressComponents(context.Context) ([]supervise.Component, er
 		HTTPAddr: fmt.Sprintf(":%d", p.Ingress.HTTPPort), HTTPSAddr: fmt.Sprintf(":%d", p.Ingress.HTTPSPort),
 		DataDir: p.dir.Path("ingress"), Platform: p.withGit(p.mux), PlatformHosts: hosts, Addresses: []string{p.nodeIP()},
 		ACME: ingress.ACME{Email: p.Ingress.ACMEEmail}, Log: p.log,
+		TrustedProxies: p.Ingress.TrustedProxies, ProxyProtocol: p.Ingress.ProxyProtocol,
+	}
+	if p.Ingress.AccessLog {
+		cfg.AccessLog = filepath.Join(p.dir.Logs(), "ingress-access.log")
 	}
 	if p.Cluster.Enabled {
 		cfg.Kubeconfig = p.dir.Kubeconfig()

@@ -80,6 +80,12 @@ type Ingress struct {
 	HTTPPort  int    `yaml:"http_port"`
 	HTTPSPort int    `yaml:"https_port"`
 	ACMEEmail string `yaml:"acme_email"`
+	// TrustedProxies are CIDR ranges of proxies in front whose X-Forwarded-For
+	// is believed; ProxyProtocol those of load balancers that speak the PROXY
+	// protocol.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	ProxyProtocol  []string `yaml:"proxy_protocol"`
+	AccessLog      bool     `yaml:"access_log"`
 }
 
 // Cluster is the embedded Kubernetes.
@@ -284,6 +290,13 @@ func (c *Config) Validate() error {
 	if c.Ingress.Enabled {
 		port("ingress.http_port", c.Ingress.HTTPPort, false)
 		port("ingress.https_port", c.Ingress.HTTPSPort, false)
+		for key, list := range map[string][]string{"trusted_proxies": c.Ingress.TrustedProxies, "proxy_protocol": c.Ingress.ProxyProtocol} {
+			for _, one := range list {
+				if _, err := netip.ParsePrefix(one); err != nil {
+					add("ingress.%s: %q is not a CIDR range such as 10.0.0.0/8", key, one)
+				}
+			}
+		}
 	}
 	if c.Cluster.Enabled {
 		port("cluster.api_port", c.Cluster.APIPort, false)

@@ -3,6 +3,7 @@ package ingress
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -43,13 +44,24 @@ type settings struct {
 	cors             *cors
 	acme             bool
 	serverAliases    []string
+	wwwRedirect      bool // between example.com and www.example.com
+	auth             *basicAuth
+	satisfyAny       bool // a source range or a password is enough
+	limits           *limits
+	hashBy           []hashPart // chooses the endpoint; nil: in rotation
+	headersFrom      string     // a ConfigMap with response headers
+	headers          http.Header
+	noAccessLog      bool
 }
 
 // affinity binds a client to an endpoint by a cookie.
 type affinity struct {
 	cookie       string
 	path         string
-	maxAge       int  // seconds; 0: a session cookie
+	maxAge       int // seconds; 0: a session cookie
+	domain       string
+	secure       bool // also over plain HTTP
+	sameSite     http.SameSite
 	canarySticky bool // clients of the canary stay there
 }
 
@@ -105,6 +117,9 @@ var annotationParsers = map[string]func(*settings, string) error{
 	"allowlist-source-range":           func(s *settings, v string) error { return s.setAllow(v) },
 	"denylist-source-range":            func(s *settings, v string) error { return s.setDeny(v) },
 	"server-alias":                     parseAliases,
+	"session-cookie-domain":            func(s *settings, v string) error { return parseToken(v, &s.withAffinity().domain) },
+	"session-cookie-secure":            func(s *settings, v string) error { return parseBool(v, &s.withAffinity().secure) },
+	"session-cookie-samesite":          parseSameSite,
 	"affinity":                         parseAffinity,
 	"affinity-mode":                    parseAffinityMode,
 	"affinity-canary-behavior":         parseAffinityCanary,
@@ -136,40 +151,45 @@ var annotationParsers = map[string]func(*settings, string) error{
 	"proxy-ssl-server-name":            acceptAny,
 	"service-upstream":                 acceptAny, // endpoints are always addressed directly
 	"preserve-trailing-slash":          acceptAny,
-	"enable-access-log":                acceptAny,
+	"enable-access-log":                parseAccessLog,
 	"proxy-next-upstream-tries":        acceptAny,
 	"ssl-passthrough":                  parseNoPassthrough,
 	"proxy-buffer-size":                acceptAny,
 	"proxy-buffers-number":             acceptAny,
 	"client-body-buffer-size":          acceptAny,
 	"proxy-max-temp-file-size":         acceptAny,
-	"from-to-www-redirect":             nil,
+	"from-to-www-redirect":             func(s *settings, v string) error { return parseBool(v, &s.wwwRedirect) },
 	"auth-url":                         nil,
-	"auth-type":                        nil,
+	"auth-type":                        parseAuthType,
+	"auth-secret":                      parseAuthSecret,
+	"auth-secret-type":                 parseAuthSecretType,
+	"auth-realm":                       func(s *settings, v string) error { return parseHeaderText(v, &s.withAuth().realm) },
 	"configuration-snippet":            nil,
 	"server-snippet":                   nil,
-	"limit-rps":                        nil,
-	"limit-rpm":                        nil,
-	"limit-connections":                nil,
+	"limit-rps":                        func(s *settings, v string) error { return parseCount(v, &s.withLimits().rps) },
+	"limit-rpm":                        func(s *settings, v string) error { return parseCount(v, &s.withLimits().rpm) },
+	"limit-connections":                func(s *settings, v string) error { return parseCount(v, &s.withLimits().connections) },
+	"limit-burst-multiplier":           parseMultiplier,
+	"limit-whitelist":                  parseLimitAllow,
+	"limit-allowlist":                  parseLimitAllow,
 	"custom-http-errors":               nil,
 	"default-backend":                  nil,
 	"mirror-target":                    nil,
 	"auth-tls-secret":                  nil,
 	"enable-modsecurity":               nil,
-	"upstream-hash-by":                 nil,
+	"upstream-hash-by":                 parseHashBy,
+	"custom-headers":                   func(s *settings, v string) error { return parseToken(v, &s.headersFrom) },
 	"load-balance":                     acceptAny,
 	"connection-proxy-header":          acceptAny,
 	"enable-global-auth":               acceptAny,
-	"satisfy":                          nil,
+	"satisfy":                          parseSatisfy,
 	"enable-opentelemetry":             acceptAny,
-	"session-cookie-samesite":          acceptAny,
-	"session-cookie-secure":            acceptAny,
 	"session-cookie-change-on-failure": acceptAny,
 }
 
 // protective annotations limit who may reach an application. When one of them
 // is not supported or cannot be read, nobody may: an open door would be worse.
-var protective = []string{"whitelist-source-range", "allowlist-source-range", "denylist-source-range", "auth-url", "auth-type", "auth-tls-secret", "satisfy"}
+var protective = []string{"whitelist-source-range", "allowlist-source-range", "denylist-source-range", "auth-url", "auth-type", "auth-secret", "auth-secret-type", "auth-tls-secret", "satisfy"}
 
 // parseAnnotations reads the annotations of an Ingress. Each problem names its
 // annotation; the setting of a bad annotation keeps its default, except that
@@ -232,6 +252,12 @@ func (s *settings) finish(annotations map[string]string) (problems []string) {
 	}
 	if strings.EqualFold(annotations["kubernetes.io/tls-acme"], "true") {
 		s.acme = true
+	}
+	if s.auth != nil && annotations[annotationPrefix+"auth-type"] == "" {
+		s.auth = nil // a Secret or realm without a type has no effect
+	}
+	if s.limits != nil && s.limits.connections+s.limits.rps+s.limits.rpm == 0 {
+		s.limits = nil
 	}
 	if s.affinity != nil && annotations[annotationPrefix+"affinity"] == "" {
 		s.affinity = nil // cookie settings without affinity have no effect
@@ -441,6 +467,23 @@ func parseAffinityCanary(s *settings, v string) error {
 		return fmt.Errorf("%q is neither sticky nor legacy", v)
 	}
 	return nil
+}
+
+func parseSameSite(s *settings, v string) error {
+	modes := map[string]http.SameSite{"lax": http.SameSiteLaxMode, "strict": http.SameSiteStrictMode, "none": http.SameSiteNoneMode}
+	mode, ok := modes[strings.ToLower(v)]
+	if !ok {
+		return fmt.Errorf("%q is not one of Lax, Strict, None", v)
+	}
+	s.withAffinity().sameSite = mode
+	return nil
+}
+
+func parseAccessLog(s *settings, v string) error {
+	on := true
+	err := parseBool(v, &on)
+	s.noAccessLog = !on
+	return err
 }
 
 var cookieName = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"go.uber.org/zap/zapcore"
 
-	_ "github.com/caddyserver/caddy/v2/modules/filestorage" // the storage module "file_system"
-	_ "github.com/caddyserver/caddy/v2/modules/logging"     // the log writer "discard"
+	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/proxyprotocol" // the listener wrapper "proxy_protocol"
+	_ "github.com/caddyserver/caddy/v2/modules/filestorage"             // the storage module "file_system"
+	_ "github.com/caddyserver/caddy/v2/modules/logging"                 // the log writer "discard"
 )
 
 // gracePeriod is how long running requests may take at a stop.
@@ -116,6 +118,9 @@ func (i *Ingress) httpApp() object {
 			"automatic_https": object{"disable": true},
 			"idle_timeout":    "5m",
 			"routes":          []object{{"handle": []object{{"handler": i.id}}}},
+		}
+		if len(i.cfg.ProxyProtocol) > 0 && slices.Contains(protocols, "h1") {
+			s["listener_wrappers"] = []object{{"wrapper": "proxy_protocol", "timeout": "5s", "allow": i.cfg.ProxyProtocol, "fallback_policy": "SKIP"}, {"wrapper": "tls"}}
 		}
 		if len(i.cfg.TrustedProxies) > 0 {
 			s["trusted_proxies"] = object{"source": "static", "ranges": i.cfg.TrustedProxies}
@@ -256,6 +261,8 @@ type attempt struct {
 	tried   []*endpoint
 	holdEnd time.Time // how long to wait for an endpoint
 	problem string    // why there is no address, for the answer
+	hash    string    // chooses the endpoint where hashed is set
+	hashed  bool
 }
 
 type attemptKey struct{}
@@ -290,7 +297,11 @@ func (u *upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 		e := a.bound
 		a.bound = nil
 		if e == nil {
-			e = be.pick(a.tried, now)
+			if a.hashed {
+				e = be.pickBy(a.hash, a.tried, now)
+			} else {
+				e = be.pick(a.tried, now)
+			}
 		}
 		if e != nil {
 			a.last = e

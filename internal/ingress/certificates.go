@@ -206,6 +206,9 @@ func (c *certificates) subject(t *table, host string) string {
 	if v := t.vhostFor(host); v != nil {
 		return v.name
 	}
+	if t.www[host] != "" {
+		return host
+	}
 	if len(c.i.cfg.PlatformHosts) > 0 {
 		return c.i.cfg.PlatformHosts[0]
 	}

@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -59,7 +61,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	route := t.match(host, r.URL.Path)
 	if route == nil {
-		h.noRoute(t, w, r, host)
+		began, seen := time.Now(), askedOf(r)
+		rec := &recorder{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+		h.noRoute(t, rec, r, host)
+		if h.access != nil {
+			h.access.request(r, seen, nil, rec, began)
+		}
 		return nil
 	}
 	h.serveRoute(t, route, w, r)
@@ -68,8 +75,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 // noRoute answers for hosts and paths that no Ingress claims.
 func (h *handler) noRoute(t *table, w http.ResponseWriter, r *http.Request, host string) {
+	if to := t.www[host]; to != "" {
+		redirectTo(w, r, to+portSuffix(r.Host))
+		return
+	}
 	if v := t.vhostFor(host); v != nil {
-		for _, other := range append(slices.Collect(mapValues(v.exact)), v.others...) {
+		for _, other := range append(slices.Collect(maps.Values(v.exact)), v.others...) {
 			if other.set.appRoot != "" && r.URL.Path == "/" {
 				http.Redirect(w, r, other.set.appRoot, http.StatusFound)
 				return
@@ -79,16 +90,6 @@ func (h *handler) noRoute(t *table, w http.ResponseWriter, r *http.Request, host
 		return
 	}
 	refuse(w, http.StatusNotFound, "No Ingress serves this host.")
-}
-
-func mapValues[K comparable, V any](m map[K]V) func(func(V) bool) {
-	return func(yield func(V) bool) {
-		for _, v := range m {
-			if !yield(v) {
-				return
-			}
-		}
-	}
 }
 
 // refuse answers with a short plain text.
@@ -105,14 +106,32 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 	start := time.Now()
 	rec := &recorder{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
 	o := outcome{route: route, backend: route.backend}
+	set := route.set
+	var seen *asked
+	if h.access != nil && !set.noAccessLog {
+		seen = askedOf(r)
+	}
 	defer func() {
 		// Also when the reverse proxy aborts a response half way (by panic).
 		h.metrics.request(&o, rec.status, time.Since(start))
+		if seen != nil {
+			h.access.request(r, seen, &o, rec, start)
+		}
 	}()
+	if set.headers != nil {
+		rec.onHeader(func(header http.Header) { maps.Copy(header, set.headers) })
+	}
 	if h.early(route, rec, r) {
 		return
 	}
-	set := route.set
+	leave, ok := h.enter(route, rec, r)
+	if !ok {
+		return
+	}
+	defer leave()
+	if set.auth != nil && seen != nil {
+		seen.user, _, _ = r.BasicAuth() // it was admitted
+	}
 	be, canary, bound := h.choose(route, r)
 	o.backend, o.canary = be, canary
 	if limit := set.bodyLimit(t); limit > 0 {
@@ -134,9 +153,12 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 		return
 	}
 	a := &attempt{key: be.key, set: set, bound: bound}
+	if set.hashBy != nil {
+		a.hash, a.hashed = hashOf(set.hashBy, r), true
+	}
 	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, a))
 	if set.affinity != nil {
-		rec.before = func(header http.Header) { setAffinity(header, set.affinity, a, r) }
+		rec.onHeader(func(header http.Header) { setAffinity(header, set.affinity, a, r) })
 	}
 	err = proxy.ServeHTTP(rec, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
 	o.endpoint = a.last
@@ -194,7 +216,7 @@ func (h *handler) early(route *route, w http.ResponseWriter, r *http.Request) bo
 		refuse(w, http.StatusServiceUnavailable, "This route is closed: its Ingress has an annotation that cannot be honoured.")
 		return true
 	}
-	if !set.admits(clientAddr(r)) {
+	if !set.satisfyAny && !set.admits(clientAddr(r)) {
 		refuse(w, http.StatusForbidden, "Your address may not use this route.")
 		return true
 	}
@@ -221,6 +243,53 @@ func (h *handler) early(route *route, w http.ResponseWriter, r *http.Request) bo
 		return true
 	}
 	return set.cors != nil && set.cors.answer(w, r)
+}
+
+// enter admits a request by password and rate, or answers it. When it does,
+// the function returned must be called at the request's end.
+func (h *handler) enter(route *route, w http.ResponseWriter, r *http.Request) (leave func(), ok bool) {
+	set := route.set
+	addr := clientAddr(r)
+	if l := set.limits; l != nil && !slices.ContainsFunc(l.allow, func(p netip.Prefix) bool { return addr.IsValid() && p.Contains(addr) }) {
+		done, refused := h.usage.enter(route.ingress, addr, l)
+		if refused != "" {
+			// 503 is ingress-nginx's limit-req-status-code.
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusServiceUnavailable, refused)
+			return nil, false
+		}
+		leave = done
+	} else {
+		leave = func() {}
+	}
+	byAddress := len(set.allow)+len(set.deny) > 0 && set.admits(addr)
+	switch {
+	case set.auth != nil && (set.satisfyAny && byAddress || set.auth.creds.admit(r)):
+	case set.auth != nil:
+		leave()
+		set.auth.ask(w)
+		return nil, false
+	case set.satisfyAny && !set.admits(addr):
+		leave()
+		refuse(w, http.StatusForbidden, "Your address may not use this route.")
+		return nil, false
+	}
+	return leave, true
+}
+
+// redirectTo sends the client to the same path of another host, keeping the method.
+func redirectTo(w http.ResponseWriter, r *http.Request, host string) {
+	u := *r.URL
+	u.Scheme, u.Host = schemeOf(r), host
+	http.Redirect(w, r, u.String(), http.StatusPermanentRedirect)
+}
+
+// portSuffix returns ":8080" of a Host header, or "".
+func portSuffix(hostport string) string {
+	if _, port, err := net.SplitHostPort(hostport); err == nil {
+		return ":" + port
+	}
+	return ""
 }
 
 // choose decides between the route's backend and its canary. The endpoint is
@@ -253,7 +322,7 @@ func setAffinity(header http.Header, aff *affinity, a *attempt, r *http.Request)
 	if c, err := r.Cookie(aff.cookie); err == nil && c.Value == a.last.id {
 		return
 	}
-	c := http.Cookie{Name: aff.cookie, Value: a.last.id, Path: aff.path, HttpOnly: true, Secure: r.TLS != nil, MaxAge: aff.maxAge}
+	c := http.Cookie{Name: aff.cookie, Value: a.last.id, Path: aff.path, Domain: aff.domain, HttpOnly: true, Secure: r.TLS != nil || aff.secure, MaxAge: aff.maxAge, SameSite: aff.sameSite}
 	header.Add("Set-Cookie", c.String())
 }
 
@@ -443,17 +512,21 @@ func (p *plainWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 type recorder struct {
 	caddyhttp.ResponseWriterWrapper
 	status int
-	before func(http.Header) // called once, before the final headers are written
+	bytes  int64               // of the body
+	before []func(http.Header) // called once, before the final headers are written
 }
+
+// onHeader has f see the final headers before they are written.
+func (r *recorder) onHeader(f func(http.Header)) { r.before = append(r.before, f) }
 
 // WriteHeader notes the final status; informational ones pass through.
 func (r *recorder) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
-		if r.status == 0 && r.before != nil {
-			r.before(r.Header())
-		}
 		if r.status == 0 {
 			r.status = status
+			for _, f := range r.before {
+				f(r.Header())
+			}
 		}
 	}
 	r.ResponseWriter.WriteHeader(status)
@@ -464,5 +537,17 @@ func (r *recorder) Write(p []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	return r.ResponseWriter.Write(p)
+	n, err := r.ResponseWriter.Write(p)
+	r.bytes += int64(n)
+	return n, err
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	if r.status == 0 {
+		r.WriteHeader(http.StatusOK)
+	}
+	n, err := r.ResponseWriterWrapper.ReadFrom(src)
+	r.bytes += n
+	return n, err
 }

@@ -46,6 +46,13 @@ type Config struct {
 	// without the proxy-body-size annotation; 0 means no limit. The platform
 	// has its own limits.
 	MaxBody int64
+	// ProxyProtocol are the CIDR ranges of load balancers in front, which tell
+	// the client's address by the PROXY protocol (version 1 or 2). Their
+	// connections may begin with it; others may not.
+	ProxyProtocol []string
+	// AccessLog is the path of a file for one JSON line per request; empty for
+	// none.
+	AccessLog string
 	// ACME configures public certificates for Ingresses that ask for them.
 	ACME ACME
 	// Log receives warnings and errors; default slog.Default().
@@ -76,6 +83,8 @@ type Ingress struct {
 	changed   chan struct{}
 
 	counters *counters
+	usage    *usage
+	access   *accessLog // nil without one; of the current Run
 	registry *prometheus.Registry
 	metrics  *requestMetrics
 	certs    atomic.Pointer[certificates] // of the current Run, as proxies
@@ -117,6 +126,7 @@ func New(cfg Config) (*Ingress, error) {
 		log:      cfg.Log,
 		changed:  make(chan struct{}),
 		counters: newCounters(),
+		usage:    newUsage(),
 		registry: prometheus.NewRegistry(),
 		serving:  make(chan struct{}),
 	}
@@ -142,6 +152,17 @@ func (i *Ingress) Run(ctx context.Context) error {
 	} else if inputs != nil {
 		i.apply(inputs)
 	}
+	loops := []func(context.Context){i.watch.run, i.metrics.run}
+	if i.cfg.AccessLog != "" {
+		l, err := newAccessLog(i)
+		if err != nil {
+			err = fmt.Errorf("ingress: %w", err)
+			i.serveErr.Store(&err)
+			return err
+		}
+		i.access = l
+		loops = append(loops, l.run)
+	}
 	if err := i.start(); err != nil {
 		err = fmt.Errorf("ingress: %w", err)
 		i.serveErr.Store(&err)
@@ -150,7 +171,7 @@ func (i *Ingress) Run(ctx context.Context) error {
 	i.serveErr.Store(nil)
 	i.once.Do(func() { close(i.serving) })
 	var wg sync.WaitGroup
-	for _, f := range []func(context.Context){i.watch.run, i.metrics.run} {
+	for _, f := range loops {
 		wg.Go(func() { f(ctx) })
 	}
 	<-ctx.Done()

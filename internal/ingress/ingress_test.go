@@ -65,6 +65,8 @@ func run(m *testing.M) int {
 		ACME: ca, HTTPAddr: shared.http, HTTPSAddr: shared.https, DataDir: dir,
 		PlatformHosts:  []string{platformHost},
 		TrustedProxies: []string{"127.0.0.3/32"},
+		ProxyProtocol:  []string{"127.0.0.4/32"},
+		AccessLog:      dir + "/access.log",
 		Addresses:      []string{"192.0.2.1"},
 		Platform: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {

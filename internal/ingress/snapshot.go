@@ -44,6 +44,12 @@ func writeSnapshot(path string, in *inputs, t *table) error {
 			secrets[ing.Namespace+"/"+s.SecretName] = true
 		}
 	}
+	for k := range t.needs {
+		if k.kind == "Secret" {
+			secrets[k.namespace+"/"+k.name] = true
+		}
+	}
+	out.ConfigMaps = in.ConfigMaps
 	for _, s := range in.Services {
 		if services[s.Namespace+"/"+s.Name] {
 			out.Services = append(out.Services, s)

@@ -3,11 +3,13 @@ package ingress
 import (
 	"crypto/tls"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -25,8 +27,12 @@ type inputs struct {
 	Services  []*corev1.Service            `json:"services"`
 	Slices    []*discoveryv1.EndpointSlice `json:"slices"`
 	Secrets   []*corev1.Secret             `json:"secrets"`
+	// ConfigMaps are those that annotations name.
+	ConfigMaps []*corev1.ConfigMap `json:"configMaps"`
 	// Revisions maps "namespace/pod" to the pod's template hash.
 	Revisions map[string]string `json:"revisions"`
+	// pending are the named objects that have not been listed yet.
+	pending map[objectKey]bool
 }
 
 // table is one immutable state of the routing. Requests read it without locks.
@@ -39,6 +45,9 @@ type table struct {
 	routes   []*route
 	problems map[string][]string // by "namespace/name" of the Ingress
 	served   []*networkingv1.Ingress
+	www      map[string]string          // host that is redirected -> the one that is served
+	needs    map[objectKey]bool         // what annotations name
+	creds    map[objectKey]*credentials // users of Secrets
 	maxBody  int64
 }
 
@@ -133,6 +142,9 @@ func buildTable(in *inputs, opts tableOptions) *table {
 			acme:     map[string]bool{},
 			platform: map[string]bool{},
 			problems: map[string][]string{},
+			www:      map[string]string{},
+			needs:    map[objectKey]bool{},
+			creds:    map[objectKey]*credentials{},
 			maxBody:  opts.maxBody,
 		},
 		in:       in,
@@ -160,8 +172,8 @@ func buildTable(in *inputs, opts tableOptions) *table {
 	var canaries []parsedIngress
 	for _, ing := range b.mine() {
 		p := parsedIngress{ing: ing, key: ing.Namespace + "/" + ing.Name}
-		var problems []string
-		p.set, problems = parseAnnotations(ing.Annotations)
+		set, problems := parseAnnotations(ing.Annotations)
+		p.set = &set
 		b.problem(p.key, problems...)
 		b.served = append(b.served, ing)
 		if p.set.canary != nil {
@@ -180,7 +192,7 @@ func buildTable(in *inputs, opts tableOptions) *table {
 type parsedIngress struct {
 	ing *networkingv1.Ingress
 	key string
-	set settings
+	set *settings
 }
 
 func (b *builder) problem(ingress string, problems ...string) {
@@ -260,13 +272,15 @@ func rulePaths(ing *networkingv1.Ingress) []rulePath {
 }
 
 func (b *builder) addIngress(p parsedIngress) {
-	set := &p.set
+	set := p.set
 	paths := rulePaths(p.ing)
 	if len(paths) == 0 {
 		b.problem(p.key, "the Ingress has neither a rule with a path nor a default backend")
 	}
 	secured := map[string]bool{}
 	b.addTLS(p, secured)
+	b.addAuth(p)
+	b.addHeaders(p)
 	var hosts []string
 	for _, rp := range paths {
 		if b.platform[rp.host] {
@@ -283,6 +297,15 @@ func (b *builder) addIngress(p parsedIngress) {
 				aliased := rp
 				aliased.host = alias
 				b.addPath(p, set, aliased, secured[rp.host])
+			}
+		}
+	}
+	if set.wwwRedirect {
+		for _, h := range hosts {
+			if bare, ok := strings.CutPrefix(h, "www."); ok {
+				b.www[bare] = h
+			} else if h != "" && !strings.HasPrefix(h, "*") {
+				b.www["www."+h] = h
 			}
 		}
 	}
@@ -368,8 +391,7 @@ func (b *builder) addCanary(p parsedIngress) {
 		if problem != "" {
 			b.problem(p.key, problem)
 		}
-		set := p.set
-		main.alternate = &alternate{ingress: p.key, name: p.ing.Name, rule: p.set.canary, set: &set, backend: be}
+		main.alternate = &alternate{ingress: p.key, name: p.ing.Name, rule: p.set.canary, set: p.set, backend: be}
 	}
 }
 
@@ -378,6 +400,11 @@ func (b *builder) finish() {
 	for _, v := range b.hosts {
 		slices.SortStableFunc(v.others, func(x, y *route) int { return len(y.path) - len(x.path) })
 	}
+	for host := range b.www {
+		if b.hosts[host] != nil || b.platform[host] {
+			delete(b.www, host) // an application of its own
+		}
+	}
 	for host := range b.acme {
 		if b.hosts[host] == nil {
 			delete(b.acme, host)
@@ -385,3 +412,39 @@ func (b *builder) finish() {
 	}
 	b.counters.keep(b.used)
 }
+
+// addHeaders reads the response headers that an Ingress names by a ConfigMap.
+func (b *builder) addHeaders(p parsedIngress) {
+	name := p.set.headersFrom
+	if name == "" {
+		return
+	}
+	if namespace, rest, ok := strings.Cut(name, "/"); ok {
+		name = rest
+		if namespace != p.ing.Namespace {
+			b.problem(p.key, annotationPrefix+"custom-headers: a ConfigMap of another namespace is not allowed")
+			return
+		}
+	}
+	key := objectKey{"ConfigMap", p.ing.Namespace, name}
+	b.needs[key] = true
+	i := slices.IndexFunc(b.in.ConfigMaps, func(c *corev1.ConfigMap) bool { return c.Namespace == key.namespace && c.Name == name })
+	if i < 0 {
+		if !b.in.pending[key] {
+			b.problem(p.key, fmt.Sprintf("%scustom-headers: ConfigMap %s does not exist", annotationPrefix, name))
+		}
+		return
+	}
+	headers := http.Header{}
+	for k, v := range b.in.ConfigMaps[i].Data {
+		if !httpguts.ValidHeaderFieldName(k) || !httpguts.ValidHeaderFieldValue(v) || slices.Contains(connectionHeaders, http.CanonicalHeaderKey(k)) {
+			b.problem(p.key, fmt.Sprintf("%scustom-headers: %q is not a header that can be set", annotationPrefix, k))
+			continue
+		}
+		headers.Set(k, v)
+	}
+	p.set.headers = headers
+}
+
+// connectionHeaders belong to the connection or to the body's form.
+var connectionHeaders = []string{"Connection", "Content-Length", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}

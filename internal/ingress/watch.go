@@ -2,11 +2,8 @@ package ingress
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
 	"time"
 
@@ -22,14 +19,17 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 )
 
 const (
-	// kubeconfigPoll is how often the kubeconfig is looked at for a change.
-	kubeconfigPoll = time.Second
-	// coalesce is how long a change waits for others that come with it.
-	coalesce = 5 * time.Millisecond
+	// coalesce is how long a change waits at least for others that come with
+	// it. Where making a table takes long, the wait is twice that, up to
+	// coalesceMost: any flood of changes costs a third of one processor, and a
+	// change is in force after at most coalesceMost and the making of a table.
+	coalesce     = 5 * time.Millisecond
+	coalesceMost = 500 * time.Millisecond
 	// probeEvery is how often an API server that failed is asked again.
 	probeEvery = 2 * time.Second
 )
@@ -58,6 +58,10 @@ type session struct {
 	slices    cache.SharedIndexInformer
 	secrets   cache.SharedIndexInformer
 	pods      cache.SharedIndexInformer
+
+	keep  cache.TransformFunc
+	named *named         // what annotations name
+	wait  sync.WaitGroup // of the named objects' informers
 }
 
 func newWatcher(i *Ingress) *watcher {
@@ -87,76 +91,31 @@ func (w *watcher) run(ctx context.Context) {
 	if w.i.cfg.Kubeconfig == "" {
 		return
 	}
-	tick := time.NewTicker(kubeconfigPoll)
-	defer tick.Stop()
-	var current [32]byte
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	end := context.CancelFunc(func() {})
-	defer func() { end() }()
-	for {
-		data, err := os.ReadFile(w.i.cfg.Kubeconfig)
-		switch sum := sha256.Sum256(data); {
-		case errors.Is(err, fs.ErrNotExist):
-			if current == [32]byte{} {
-				w.setCause(errors.New("the cluster has not started: there is no kubeconfig yet"))
-			}
-		case err != nil:
-			w.setCause(fmt.Errorf("the kubeconfig cannot be read: %w", err))
-		case sum != current:
-			current = sum
-			end()
-			wg.Wait()
-			s, err := w.connect(data)
-			if err != nil {
-				w.setCause(fmt.Errorf("the kubeconfig is not usable: %w", err))
-				break
-			}
-			sctx, cancel := context.WithCancel(ctx)
-			end = cancel
-			wg.Go(func() { s.run(sctx) })
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	c := kubewatch.Cluster{Kubeconfig: w.i.cfg.Kubeconfig, Agent: "slipway-ingress", Connect: w.connect, Cause: w.setCause}
+	c.Run(ctx)
 }
 
-func (w *watcher) connect(kubeconfig []byte) (*session, error) {
-	cfg, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	cfg.UserAgent = "slipway-ingress"
-	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	cfg.QPS, cfg.Burst = 50, 100
+func (w *watcher) connect(cfg *rest.Config) (func(context.Context), error) {
+	cfg = kubewatch.Protobuf(cfg)
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
-	meta, err := metadata.NewForConfig(rest.CopyConfig(cfg))
+	meta, err := metadata.NewForConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
 	s := newSession(w, client, meta, slim)
 	s.probe = func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		_, err := client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
-		if err != nil {
-			return fmt.Errorf("the API server at %s does not answer: %w", cfg.Host, err)
-		}
-		return nil
+		return kubewatch.Answers(ctx, client.Discovery().RESTClient(), cfg.Host)
 	}
-	return s, nil
+	return s.run, nil
 }
 
 // newSession prepares informers that keep what the transformation leaves of
 // each object.
 func newSession(w *watcher, client kubernetes.Interface, meta metadata.Interface, keep cache.TransformFunc) *session {
-	s := &session{w: w, client: client, probe: func(context.Context) error { return nil }}
+	s := &session{w: w, client: client, keep: keep, probe: func(context.Context) error { return nil }}
 	all := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(keep))
 	tlsOnly := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(keep),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
@@ -171,17 +130,19 @@ func newSession(w *watcher, client kubernetes.Interface, meta metadata.Interface
 	s.pods = pods.ForResource(schema.GroupVersionResource{Version: "v1", Resource: "pods"}).Informer()
 	for _, inf := range s.informers() {
 		s.synced = append(s.synced, inf.HasSynced)
-		_, _ = inf.AddEventHandler(cache.ResourceEventHandlerFuncs{ // fails only for a stopped informer
-			AddFunc:    func(any) { w.touch() },
-			UpdateFunc: func(_, _ any) { w.touch() },
-			DeleteFunc: func(any) { w.touch() },
-		})
+		handlers := touching(w)
+		if inf == s.pods {
+			handlers = touchingRevisions(w)
+		}
+		_, _ = inf.AddEventHandler(handlers) // fails only for a stopped informer
+
 		_ = inf.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) { // fails only for a started informer
 			if ctx.Err() == nil {
 				w.setCause(fmt.Errorf("the cluster's API cannot be watched: %w", err))
 			}
 		})
 	}
+	s.named = newNamed(s)
 	s.start = func(stop <-chan struct{}) {
 		all.Start(stop)
 		tlsOnly.Start(stop)
@@ -192,6 +153,29 @@ func newSession(w *watcher, client kubernetes.Interface, meta metadata.Interface
 
 func (s *session) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{s.ingresses, s.classes, s.services, s.slices, s.secrets, s.pods}
+}
+
+func touching(w *watcher) cache.ResourceEventHandler { return kubewatch.Touching(w.touch) }
+
+// touchingRevisions passes over changes of pods, such as of their status, that
+// leave the revision as it is: of a pod no table knows more.
+func touchingRevisions(w *watcher) cache.ResourceEventHandler {
+	hash := func(o any) string {
+		p, ok := o.(*metav1.PartialObjectMetadata)
+		if !ok {
+			return ""
+		}
+		return p.Labels["pod-template-hash"]
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { w.touch() },
+		UpdateFunc: func(before, after any) {
+			if hash(before) != hash(after) {
+				w.touch()
+			}
+		},
+		DeleteFunc: func(any) {}, // its endpoint goes by itself
+	}
 }
 
 // slim drops what no table needs before an object is kept.
@@ -212,6 +196,8 @@ func slim(obj any) (any, error) {
 		delete(o.Annotations, corev1.LastAppliedConfigAnnotation)
 	case *corev1.Secret:
 		o.ManagedFields, o.Annotations = nil, nil
+	case *corev1.ConfigMap:
+		o.ManagedFields, o.Annotations, o.BinaryData = nil, nil, nil
 	case metav1.Object:
 		o.SetManagedFields(nil)
 	}
@@ -240,6 +226,7 @@ func (w *watcher) touch() {
 func (s *session) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer s.wait.Wait()
 	s.start(ctx.Done())
 	wg.Go(func() { s.watchHealth(ctx) })
 	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
@@ -251,7 +238,8 @@ func (s *session) run(ctx context.Context) {
 	save := time.NewTicker(5 * time.Second)
 	defer save.Stop()
 	unsaved := true
-	in := s.rebuild(st)
+	in := s.rebuild(ctx, st)
+	took := time.Duration(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -260,7 +248,7 @@ func (s *session) run(ctx context.Context) {
 			}
 			return
 		case <-s.w.dirty:
-			pause := time.NewTimer(coalesce)
+			pause := time.NewTimer(min(max(coalesce, 2*took), coalesceMost))
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
@@ -270,7 +258,9 @@ func (s *session) run(ctx context.Context) {
 			case <-s.w.dirty:
 			default:
 			}
-			in = s.rebuild(st)
+			began := time.Now()
+			in = s.rebuild(ctx, st)
+			took = time.Since(began)
 			unsaved = true
 		case <-save.C:
 			if unsaved {
@@ -281,7 +271,7 @@ func (s *session) run(ctx context.Context) {
 	}
 }
 
-func (s *session) rebuild(st *statusWriter) *inputs {
+func (s *session) rebuild(ctx context.Context, st *statusWriter) *inputs {
 	in := &inputs{Revisions: map[string]string{}}
 	for _, o := range s.ingresses.GetStore().List() {
 		in.Ingresses = append(in.Ingresses, o.(*networkingv1.Ingress))
@@ -304,7 +294,9 @@ func (s *session) rebuild(st *statusWriter) *inputs {
 			in.Revisions[p.Namespace+"/"+p.Name] = h
 		}
 	}
+	s.named.add(in)
 	s.w.i.apply(in)
+	s.named.follow(ctx, s.w.i.table.Load().needs)
 	st.wake()
 	return in
 }

@@ -2,10 +2,7 @@ package metrics
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -17,12 +14,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 )
 
 const (
-	// clusterPoll is how often the kubeconfig is looked at for a change.
-	clusterPoll = time.Second
 	// settle is how long a change of monitors waits for others that come with
 	// it: applying a configuration touches every scrape loop.
 	settle = 500 * time.Millisecond
@@ -89,53 +85,12 @@ func (c *cluster) run(ctx context.Context) {
 	if c.m.cfg.Kubeconfig == "" {
 		return
 	}
-	tick := time.NewTicker(clusterPoll)
-	defer tick.Stop()
-	var seen [32]byte
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	end := context.CancelFunc(func() {})
-	defer func() { end() }()
-	for {
-		data, err := os.ReadFile(c.m.cfg.Kubeconfig)
-		switch sum := sha256.Sum256(data); {
-		case errors.Is(err, fs.ErrNotExist):
-			if seen == [32]byte{} {
-				c.setCause(errors.New("the cluster has not started: there is no kubeconfig yet"))
-			}
-		case err != nil:
-			c.setCause(fmt.Errorf("the kubeconfig cannot be read: %w", err))
-		case sum != seen:
-			seen = sum
-			end()
-			wg.Wait()
-			s, err := c.connect(data)
-			if err != nil {
-				c.setCause(fmt.Errorf("the kubeconfig is not usable: %w", err))
-				break
-			}
-			sctx, cancel := context.WithCancel(ctx)
-			end = cancel
-			wg.Go(func() { s.run(sctx) })
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	k := kubewatch.Cluster{Kubeconfig: c.m.cfg.Kubeconfig, Agent: "slipway-metrics", Connect: c.connect, Cause: c.setCause}
+	k.Run(ctx)
 }
 
-func (c *cluster) connect(kubeconfig []byte) (*session, error) {
-	cfg, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	cfg.UserAgent = "slipway-metrics"
-	cfg.QPS, cfg.Burst = 50, 100
-	proto := rest.CopyConfig(cfg)
-	proto.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(proto)
+func (c *cluster) connect(cfg *rest.Config) (func(context.Context), error) {
+	client, err := kubernetes.NewForConfig(kubewatch.Protobuf(cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +98,8 @@ func (c *cluster) connect(kubeconfig []byte) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{c: c, kubeconfig: c.m.cfg.Kubeconfig, rest: cfg, client: client, dynamic: dyn, dirty: make(chan struct{}, 1)}, nil
+	s := &session{c: c, kubeconfig: c.m.cfg.Kubeconfig, rest: cfg, client: client, dynamic: dyn, dirty: make(chan struct{}, 1)}
+	return s.run, nil
 }
 
 // run follows this cluster until ctx ends. Prometheus' own discovery keeps
@@ -200,12 +156,7 @@ func (s *session) apply(ctx context.Context) {
 
 // probe asks whether the API server answers.
 func (s *session) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if _, err := s.client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
-		return fmt.Errorf("the API server at %s does not answer: %w", s.rest.Host, err)
-	}
-	return nil
+	return kubewatch.Answers(ctx, s.client.Discovery().RESTClient(), s.rest.Host)
 }
 
 func (s *session) waitForAPI(ctx context.Context) bool {
