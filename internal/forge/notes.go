@@ -47,9 +47,13 @@ func (s *Service) AddNote(ctx context.Context, who delivery.Identity, p delivery
 		}
 		note.NoteableType, note.Resolvable = "Commit", false
 	}
-	if n.Position != nil {
-		if err := checkPosition(n.Position); err != nil {
+	if n.Position != nil && n.DiscussionID == "" {
+		if note.Excerpt, err = s.place(ctx, p.ID, n.Position); err != nil {
 			return Note{}, err
+		}
+		note.Original = n.Position
+		if n.MergeRequest != nil {
+			note.Resolvable, note.Individual = true, false
 		}
 	}
 	if n.DiscussionID == "" {
@@ -62,7 +66,7 @@ func (s *Service) AddNote(ctx context.Context, who delivery.Identity, p delivery
 	if err != nil {
 		return Note{}, err
 	}
-	note.DiscussionID, note.Resolvable, note.Position = n.DiscussionID, thread[0].Resolvable, thread[0].Position
+	note.DiscussionID, note.Resolvable, note.Position, note.Original = n.DiscussionID, thread[0].Resolvable, thread[0].Position, thread[0].Original
 	return s.store.CreateNote(ctx, note)
 }
 
@@ -75,7 +79,7 @@ func checkPosition(p *NotePosition) error {
 	if p.PositionType == "" {
 		p.PositionType = "text"
 	}
-	if p.NewPath == "" && p.OldPath == "" || p.PositionType == "text" && p.NewLine <= 0 && p.OldLine <= 0 {
+	if p.NewLine < 0 || p.OldLine < 0 || p.NewPath == "" && p.OldPath == "" || p.PositionType == "text" && p.NewLine == 0 && p.OldLine == 0 {
 		return invalidField("position", "needs a path and a line")
 	}
 	if p.NewPath == "" {

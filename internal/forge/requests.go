@@ -471,6 +471,9 @@ func (s *Service) moveHead(ctx context.Context, p delivery.Project, m delivery.M
 	if err := s.store.ClearApprovals(ctx, m.ID); err != nil {
 		return m, err
 	}
+	if err := s.retrace(ctx, m); err != nil {
+		return m, err
+	}
 	return m, s.store.UpdateMergeRequest(ctx, m, "update", userID, old)
 }
 
@@ -523,6 +526,12 @@ func (s *Service) UpdateMergeRequest(ctx context.Context, who delivery.Identity,
 		}
 		m.TargetBranch, m.StartSHA = *c.TargetBranch, start
 		if m.BaseSHA, err = s.MergeBase(ctx, p.ID, start, m.HeadSHA); err != nil {
+			return m, err
+		}
+		if err := s.store.AddVersion(ctx, MergeRequestVersion{MergeRequestID: m.ID, HeadSHA: m.HeadSHA, BaseSHA: m.BaseSHA, StartSHA: start, CreatedAt: s.now()}); err != nil {
+			return m, err
+		}
+		if err := s.retrace(ctx, m); err != nil {
 			return m, err
 		}
 	}

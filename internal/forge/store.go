@@ -175,7 +175,9 @@ type Note struct {
 	System       bool // written by the platform
 	AuthorID     int64
 	Body         string
-	Position     *NotePosition
+	Position     *NotePosition // in the version that the note was last found in
+	Original     *NotePosition // in the version that it was written on
+	Excerpt      string        // the lines of the diff that it is about, as hunks
 	Resolvable   bool
 	ResolvedByID int64
 	ResolvedAt   time.Time
@@ -201,6 +203,8 @@ type noteStore interface {
 	// event.
 	CreateNote(ctx context.Context, n Note) (Note, error)
 	UpdateNote(ctx context.Context, n Note) error
+	// MoveNote stores a note's position in a newer version.
+	MoveNote(ctx context.Context, id int64, p NotePosition) error
 	DeleteNote(ctx context.Context, id int64) error
 	NoteByID(ctx context.Context, id int64) (Note, error)
 	// Notes lists the notes of a merge request (by its id) or of a commit.

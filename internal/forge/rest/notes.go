@@ -45,7 +45,7 @@ func (h *handlers) noteShape(r *api.Request, n forge.Note) (map[string]any, erro
 		out["commit_id"] = n.CommitSHA
 	}
 	if n.Position != nil {
-		out["position"] = n.Position
+		out["position"], out["original_position"] = n.Position, n.Original
 	}
 	if n.Resolvable {
 		out["resolved"] = !n.ResolvedAt.IsZero()

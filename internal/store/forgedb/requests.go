@@ -231,36 +231,57 @@ func (s *Store) Versions(ctx context.Context, id int64) ([]forge.MergeRequestVer
 	return out, err
 }
 
-const noteColumns = `id, project_id, noteable_type, COALESCE(merge_request_id, 0), noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, resolvable, resolved_by, resolved_at, created_at, updated_at`
+const noteColumns = `id, project_id, noteable_type, COALESCE(merge_request_id, 0), noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, original_position, excerpt, resolvable, resolved_by, resolved_at, created_at, updated_at`
 
 func scanNote(r scanner) (n forge.Note, err error) {
-	var position string
+	var position, original string
 	var resolved, created, updated int64
-	err = r.Scan(&n.ID, &n.ProjectID, &n.NoteableType, &n.NoteableID, &n.NoteableIID, &n.CommitSHA, &n.DiscussionID, &n.Individual, &n.System, &n.AuthorID, &n.Body, &position, &n.Resolvable, &n.ResolvedByID, &resolved, &created, &updated)
+	err = r.Scan(&n.ID, &n.ProjectID, &n.NoteableType, &n.NoteableID, &n.NoteableIID, &n.CommitSHA, &n.DiscussionID, &n.Individual, &n.System, &n.AuthorID, &n.Body, &position, &original, &n.Excerpt, &n.Resolvable, &n.ResolvedByID, &resolved, &created, &updated)
 	if err != nil {
 		return n, err
 	}
 	n.ResolvedAt, n.CreatedAt, n.UpdatedAt = store.Time(resolved), store.Time(created), store.Time(updated)
-	if position != "" {
-		n.Position = &forge.NotePosition{}
-		err = json.Unmarshal([]byte(position), n.Position)
+	if n.Position, err = readPosition(position); err == nil {
+		n.Original, err = readPosition(original)
+	}
+	if n.Original == nil {
+		n.Original = n.Position // written before notes moved
 	}
 	return n, err
 }
 
+func readPosition(text string) (*forge.NotePosition, error) {
+	if text == "" {
+		return nil, nil
+	}
+	p := &forge.NotePosition{}
+	if err := json.Unmarshal([]byte(text), p); err != nil {
+		return nil, fmt.Errorf("forgedb: position of a note: %w", err)
+	}
+	return p, nil
+}
+
+func writePosition(p *forge.NotePosition) (string, error) {
+	if p == nil {
+		return "", nil
+	}
+	return encode(p)
+}
+
 // CreateNote implements forge.Store.
 func (s *Store) CreateNote(ctx context.Context, n forge.Note) (forge.Note, error) {
-	position := ""
-	if n.Position != nil {
-		var err error
-		if position, err = encode(n.Position); err != nil {
-			return n, err
-		}
+	position, err := writePosition(n.Position)
+	if err != nil {
+		return n, err
 	}
-	err := s.db.Write(ctx, func(t *store.Tx) error {
+	original, err := writePosition(n.Original)
+	if err != nil {
+		return n, err
+	}
+	err = s.db.Write(ctx, func(t *store.Tx) error {
 		var err error
-		n.ID, err = insert(t, `INSERT INTO notes (project_id, noteable_type, merge_request_id, noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, resolvable, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			n.ProjectID, n.NoteableType, null(n.NoteableID), n.NoteableIID, n.CommitSHA, n.DiscussionID, n.Individual, n.System, n.AuthorID, n.Body, position, n.Resolvable, store.Millis(n.CreatedAt), store.Millis(n.CreatedAt))
+		n.ID, err = insert(t, `INSERT INTO notes (project_id, noteable_type, merge_request_id, noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, original_position, excerpt, resolvable, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			n.ProjectID, n.NoteableType, null(n.NoteableID), n.NoteableIID, n.CommitSHA, n.DiscussionID, n.Individual, n.System, n.AuthorID, n.Body, position, original, n.Excerpt, n.Resolvable, store.Millis(n.CreatedAt), store.Millis(n.CreatedAt))
 		if err != nil {
 			return fmt.Errorf("forgedb: create note: %w", err)
 		}
@@ -286,6 +307,15 @@ func (s *Store) CreateNote(ctx context.Context, n forge.Note) (forge.Note, error
 // UpdateNote implements forge.Store.
 func (s *Store) UpdateNote(ctx context.Context, n forge.Note) error {
 	return s.exec(ctx, "update note", `UPDATE notes SET body = ?, resolved_by = ?, resolved_at = ?, updated_at = ? WHERE id = ?`, n.Body, n.ResolvedByID, store.Millis(n.ResolvedAt), store.Millis(n.UpdatedAt), n.ID)
+}
+
+// MoveNote implements forge.Store.
+func (s *Store) MoveNote(ctx context.Context, id int64, p forge.NotePosition) error {
+	position, err := writePosition(&p)
+	if err != nil {
+		return err
+	}
+	return s.exec(ctx, "move note", `UPDATE notes SET position = ? WHERE id = ?`, position, id)
 }
 
 // DeleteNote implements forge.Store.
