@@ -2,8 +2,6 @@ package forge
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"strings"
 	"time"
 
@@ -51,15 +49,17 @@ func (s *Service) AddNote(ctx context.Context, who delivery.Identity, p delivery
 		if note.Excerpt, err = s.place(ctx, p.ID, n.Position); err != nil {
 			return Note{}, err
 		}
-		note.Original = n.Position
+		original := *n.Position
+		note.Original = &original
 		if n.MergeRequest != nil {
 			note.Resolvable, note.Individual = true, false
+			if note.Position, err = s.latest(ctx, *n.MergeRequest, original); err != nil {
+				return Note{}, err
+			}
 		}
 	}
 	if n.DiscussionID == "" {
-		id := make([]byte, 20)
-		rand.Read(id)
-		note.DiscussionID = hex.EncodeToString(id)
+		note.DiscussionID = newDiscussionID()
 		return s.store.CreateNote(ctx, note)
 	}
 	thread, err := s.thread(ctx, p.ID, note, n.DiscussionID)

@@ -301,6 +301,20 @@ func (s *Service) retrace(ctx context.Context, m delivery.MergeRequest) error {
 	return nil
 }
 
+// latest is a position in the merge request's current version, or the position
+// itself where its line is gone by now.
+func (s *Service) latest(ctx context.Context, m delivery.MergeRequest, p NotePosition) (*NotePosition, error) {
+	if Current(p, m) {
+		return &p, nil
+	}
+	t := &tracer{s: s, project: m.ProjectID, diffs: map[string][]FileDiff{}}
+	moved, _, err := t.move(ctx, p, m.BaseSHA, m.StartSHA, m.HeadSHA)
+	if delivery.IsNotFound(err) {
+		return &p, nil
+	}
+	return &moved, err
+}
+
 // Current reports whether a position belongs to the merge request's current
 // version; otherwise the note is outdated.
 func Current(p NotePosition, m delivery.MergeRequest) bool {

@@ -53,7 +53,7 @@ func (s *Service) CreateMergeRequest(ctx context.Context, who delivery.Identity,
 	if settings.MergeRequestsDisabled || target.Archived {
 		return m, &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden - merge requests are switched off for this project"}
 	}
-	if n.SourceProject.ID != target.ID && n.SourceProject.ForkedFromID != target.ID {
+	if !related(n.SourceProject, target) {
 		return m, delivery.Errorf(delivery.Invalid, "The source project is not a fork of the target project")
 	}
 	if n.TargetBranch == "" {
@@ -108,6 +108,61 @@ func (s *Service) CreateMergeRequest(ctx context.Context, who delivery.Identity,
 		return m, err
 	}
 	return m, s.CreateRef(ctx, target.ID, headRef(m.IID), head)
+}
+
+// related reports whether changes may be asked from one project into another:
+// itself, a fork, what it was forked from, or another fork of that.
+func related(source, target delivery.Project) bool {
+	return source.ID == target.ID || source.ForkedFromID == target.ID || target.ForkedFromID == source.ID || source.ForkedFromID != 0 && source.ForkedFromID == target.ForkedFromID
+}
+
+// CompareForks finds what a merge of a branch of one project into a branch of
+// another would be made of: their merge base, the target's tip and the head,
+// all present in the source project. The caller must be able to push there and
+// to read the target.
+func (s *Service) CompareForks(ctx context.Context, source delivery.Project, branch string, target delivery.Project, into string) (base, start, head string, err error) {
+	if !related(source, target) {
+		return "", "", "", delivery.Errorf(delivery.Invalid, "The source project is not a fork of the target project")
+	}
+	missing := func(p delivery.Project, name string) error {
+		return &delivery.Error{Kind: delivery.NotFound, Message: "There is no branch " + clip(name, 200) + " in " + p.FullPath + "."}
+	}
+	head, ok, err := s.revision(ctx, source.ID, "refs/heads/"+branch)
+	if err == nil && !ok {
+		err = missing(source, branch)
+	}
+	if err != nil {
+		return "", "", "", err
+	}
+	start, ok, err = s.revision(ctx, target.ID, "refs/heads/"+into)
+	if err == nil && !ok {
+		err = missing(target, into)
+	}
+	if err != nil {
+		return "", "", "", err
+	}
+	if err := s.bringHead(ctx, target.ID, source.ID, start); err != nil {
+		return "", "", "", err
+	}
+	base, err = s.MergeBase(ctx, source.ID, start, head)
+	return base, start, head, err
+}
+
+// TitleOfDraft adds the mark of a draft to a title, or removes it.
+func TitleOfDraft(title string, draft bool) string {
+	for isDraft(title) {
+		low := strings.ToLower(title)
+		for _, mark := range []string{"draft:", "[draft]", "(draft)"} {
+			if strings.HasPrefix(low, mark) {
+				title = strings.TrimSpace(title[len(mark):])
+				break
+			}
+		}
+	}
+	if draft {
+		return "Draft: " + title
+	}
+	return title
 }
 
 func checkTitle(title string) error {
@@ -311,7 +366,14 @@ func (s *Service) Merge(ctx context.Context, who delivery.Identity, p delivery.P
 	if o.SHA != "" && o.SHA != m.HeadSHA {
 		return m, delivery.Errorf(delivery.Conflict, "SHA does not match HEAD of source branch: %s", m.HeadSHA)
 	}
-	if o.Squash != nil {
+	settings, err := s.store.ProjectSettings(ctx, p.ID)
+	if err != nil {
+		return m, err
+	}
+	switch {
+	case settings.SquashOption == "always" || settings.SquashOption == "never":
+		m.Squash = settings.SquashOption == "always"
+	case o.Squash != nil:
 		m.Squash = *o.Squash
 	}
 	if o.RemoveSourceBranch != nil {
@@ -327,8 +389,12 @@ func (s *Service) Merge(ctx context.Context, who delivery.Identity, p delivery.P
 			return m, err
 		}
 		if id != 0 && !finished(status) {
+			before := m
 			m.AutoMerge, m.MergedByID = true, who.User.ID
-			return m, s.store.UpdateMergeRequest(ctx, m, "update", who.User.ID, "")
+			if err := s.store.UpdateMergeRequest(ctx, m, "update", who.User.ID, ""); err != nil {
+				return m, err
+			}
+			return m, s.noteChanges(ctx, before, m, who.User.ID)
 		}
 	}
 	if able.Status != "mergeable" {
@@ -400,6 +466,9 @@ func (s *Service) doMerge(ctx context.Context, who delivery.Identity, p delivery
 	after := context.WithoutCancel(ctx)
 	if err := s.store.UpdateMergeRequest(after, m, "merge", who.User.ID, ""); err != nil {
 		return m, err
+	}
+	if err := s.systemNote(after, m, who.User.ID, "merged"); err != nil {
+		s.log.Warn("the note of a merge is missing", "project", m.ProjectID, "request", m.IID, "err", err)
 	}
 	if m.RemoveSourceBranch {
 		s.removeSource(after, who, m)
@@ -474,7 +543,10 @@ func (s *Service) moveHead(ctx context.Context, p delivery.Project, m delivery.M
 	if err := s.retrace(ctx, m); err != nil {
 		return m, err
 	}
-	return m, s.store.UpdateMergeRequest(ctx, m, "update", userID, old)
+	if err := s.store.UpdateMergeRequest(ctx, m, "update", userID, old); err != nil {
+		return m, err
+	}
+	return m, s.notePush(ctx, m, old, userID)
 }
 
 // MergeRequestChange changes a merge request; nil fields stay.
@@ -506,7 +578,7 @@ func (s *Service) UpdateMergeRequest(ctx context.Context, who delivery.Identity,
 	if who.User == nil || role < delivery.Developer && who.User.ID != m.AuthorID {
 		return m, &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
 	}
-	action := "update"
+	action, before := "update", m
 	if c.Title != nil {
 		if err := checkTitle(*c.Title); err != nil {
 			return m, err
@@ -560,6 +632,9 @@ func (s *Service) UpdateMergeRequest(ctx context.Context, who delivery.Identity,
 		m.State, m.ClosedAt, action = "opened", time.Time{}, "reopen"
 	}
 	if err := s.store.UpdateMergeRequest(ctx, m, action, who.User.ID, ""); err != nil {
+		return m, err
+	}
+	if err := s.noteChanges(ctx, before, m, who.User.ID); err != nil {
 		return m, err
 	}
 	return s.store.MergeRequestByID(ctx, m.ID)
@@ -638,7 +713,21 @@ func (s *Service) Approve(ctx context.Context, who delivery.Identity, p delivery
 	if sha != "" && sha != m.HeadSHA {
 		return delivery.Errorf(delivery.Conflict, "SHA does not match HEAD of source branch: %s", m.HeadSHA)
 	}
-	return s.store.SetApproval(ctx, m, who.User.ID, approve)
+	list, err := s.store.Approvals(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(list, func(a Approval) bool { return a.UserID == who.User.ID }) == approve {
+		return nil
+	}
+	if err := s.store.SetApproval(ctx, m, who.User.ID, approve); err != nil {
+		return err
+	}
+	verb := "approved"
+	if !approve {
+		verb = "unapproved"
+	}
+	return s.systemNote(ctx, m, who.User.ID, verb+" this merge request")
 }
 
 // Approvals lists who approved a merge request.

@@ -159,6 +159,9 @@ func (s *Service) targetMoved(ctx context.Context, projectID int64, branch strin
 		if err := s.store.UpdateMergeRequest(ctx, m, "merge", v.UserID, ""); err != nil {
 			return err
 		}
+		if err := s.systemNote(ctx, m, v.UserID, "merged: "+branch+" has its commits since "+v.After); err != nil {
+			return err
+		}
 	}
 	return nil
 }

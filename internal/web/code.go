@@ -95,6 +95,7 @@ type treeView struct {
 	CloneSSH         string
 	Empty            bool
 	MayPush          bool
+	Parent           *delivery.Project // that it was forked from, where the caller may see it
 	Branches         int
 	Tags             int
 	Front            bool
@@ -110,6 +111,10 @@ type treeRow struct {
 
 func (s *Server) projectPage(w http.ResponseWriter, r *Request) error {
 	v := treeView{CloneHTTP: s.Forge.HTTPURL(*r.Project), CloneSSH: s.Forge.SSHURL(*r.Project), Front: true, MayPush: r.Role >= delivery.Developer, MayStart: s.mayStart(r)}
+	var err error
+	if v.Parent, err = s.parentOf(r); err != nil {
+		return err
+	}
 	if r.Project.Empty || !forge.CanRead(*r.Project, r.Role) {
 		v.Empty = r.Project.Empty
 		return s.render(w, r, http.StatusOK, "project", Page{Active: "overview", Data: v})
@@ -405,20 +410,11 @@ type commitView struct {
 	Commit    delivery.Commit
 	Signature string
 	Body      string
-	Files     []fileDiff
-	Additions int
-	Deletions int
+	Diff      *diffView
 	From, To  string
 	Commits   []delivery.Commit
 	Title     string
 	Ahead     int
-}
-
-func (v *commitView) sum() {
-	for _, f := range v.Files {
-		v.Additions += f.Additions
-		v.Deletions += f.Deletions
-	}
 }
 
 func (s *Server) commitPage(w http.ResponseWriter, r *Request) error {
@@ -435,12 +431,12 @@ func (s *Server) commitPage(w http.ResponseWriter, r *Request) error {
 	if len(c.Parents) > 0 {
 		parent = c.Parents[0]
 	}
-	files, err := s.Forge.Diff(ctx, r.Project.ID, parent, c.SHA, nil, forge.DiffLimits{})
-	if err != nil {
+	if v.Diff, err = s.loadDiff(w, r, r.Project.ID, parent, c.SHA, nil); err != nil {
 		return err
 	}
-	v.Files = diffFiles(files)
-	v.sum()
+	if v.Diff.alone(r) {
+		return s.fragment(w, "commit", "diff", v.Diff)
+	}
 	if v.Signature, err = s.Forge.CommitSignature(ctx, r.Project.ID, c.SHA); err != nil && !delivery.IsNotFound(err) {
 		return err
 	}
@@ -467,12 +463,12 @@ func (s *Server) comparePage(w http.ResponseWriter, r *Request) error {
 	if v.Commits, err = s.Forge.CommitsBetween(ctx, r.Project.ID, from, to, 250); err != nil {
 		return err
 	}
-	files, err := s.Forge.Diff(ctx, r.Project.ID, base, to, nil, forge.DiffLimits{})
-	if err != nil {
+	if v.Diff, err = s.loadDiff(w, r, r.Project.ID, base, to, nil); err != nil {
 		return err
 	}
-	v.Files = diffFiles(files)
-	v.sum()
+	if v.Diff.alone(r) {
+		return s.fragment(w, "compare", "diff", v.Diff)
+	}
 	return s.render(w, r, http.StatusOK, "compare", Page{Title: v.Title, Active: "branches", Data: v})
 }
 

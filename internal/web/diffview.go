@@ -23,8 +23,8 @@ const (
 // diffView is a diff on a page.
 type diffView struct {
 	Files                []fileDiff
-	Parallel             bool   // both sides beside each other
-	Space                bool   // changes of white space only are hidden
+	Parallel             bool // both sides beside each other
+	Space                bool // changes of white space only are hidden
 	Links                diffLinks
 	Additions, Deletions int
 	Notes                *notesOn // nil: lines cannot be commented on
@@ -112,11 +112,11 @@ func newDiffView(w http.ResponseWriter, r *Request) *diffView {
 // limits are what the diff is read with.
 func (v *diffView) limits() forge.DiffLimits { return forge.DiffLimits{Space: v.Space} }
 
-// loadDiff reads the diff between two revisions for a page. The file that the
+// loadDiff reads the diff between two revisions of a project for a page. The file that the
 // address asks to expand is read whole; a request for a fragment gets only it.
-func (s *Server) loadDiff(w http.ResponseWriter, r *Request, from, to string, threads map[string][]threadView) (*diffView, error) {
+func (s *Server) loadDiff(w http.ResponseWriter, r *Request, id int64, from, to string, threads map[string][]threadView) (*diffView, error) {
 	v := newDiffView(w, r)
-	ctx, id := r.Context(), r.Project.ID
+	ctx := r.Context()
 	expand := r.FormValue("expand")
 	only := expand != "" && r.Header.Get("X-Fragment") != ""
 	var files []forge.FileDiff
@@ -156,6 +156,11 @@ func (s *Server) loadDiff(w http.ResponseWriter, r *Request, from, to string, th
 	}
 	v.fill(r, files, expand, threads)
 	return v, nil
+}
+
+// alone reports whether only the file that is expanded was asked for.
+func (v *diffView) alone(r *Request) bool {
+	return r.FormValue("expand") != "" && r.Header.Get("X-Fragment") != "" && len(v.Files) == 1
 }
 
 // fill prepares the files; threads are those of each path.

@@ -90,13 +90,13 @@ func markPair(del, add *diffLine) {
 		keepY[i] = i < p || i >= len(y)-s
 	}
 	common(x[p:len(x)-s], y[p:len(y)-s], keepX[p:], keepY[p:])
-	shared, total := 0, max(len(strings.TrimSpace(del.Text)), len(strings.TrimSpace(add.Text)))
+	shared, shorter := 0, min(len(strings.TrimSpace(del.Text)), len(strings.TrimSpace(add.Text)))
 	for i, w := range x {
 		if keepX[i] {
 			shared += len(strings.TrimSpace(w))
 		}
 	}
-	if shared*3 < total {
+	if shared*3 < shorter {
 		return
 	}
 	del.Parts, add.Parts = parts(x, keepX), parts(y, keepY)

@@ -15,6 +15,7 @@ func (s *Server) forgeRoutes() {
 	s.groupRoutes()
 	s.editRoutes()
 	s.requestRoutes()
+	s.forkRoutes()
 	s.projectSettingsRoutes()
 	s.repositoryRoutes()
 	s.moveRoutes()

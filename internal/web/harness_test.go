@@ -95,6 +95,7 @@ func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc, chan
 	mux.Handle("/", pages)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.engine.Run(ctx) })
+	wg.Go(func() { _ = s.forge.Run(ctx) }) // it ends with ctx
 	t.Cleanup(func() {
 		s.server.CloseClientConnections()
 		s.server.Close()

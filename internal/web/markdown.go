@@ -36,10 +36,14 @@ var sanitizer = func() *bluemonday.Policy {
 }()
 
 // markdown renders CommonMark with GitHub's extensions and sanitises it.
-func markdown(source string, base linkBase) template.HTML {
+func markdown(source string, base linkBase, more ...parser.ASTTransformer) template.HTML {
+	transformers := []util.PrioritizedValue{util.Prioritized(relativeLinks{base}, 500)}
+	for _, t := range more {
+		transformers = append(transformers, util.Prioritized(t, 600))
+	}
 	md := goldmark.New(
 		goldmark.WithExtensions(extension.GFM, extension.Footnote),
-		goldmark.WithParserOptions(parser.WithAutoHeadingID(), parser.WithASTTransformers(util.Prioritized(relativeLinks{base}, 500))),
+		goldmark.WithParserOptions(parser.WithAutoHeadingID(), parser.WithASTTransformers(transformers...)),
 		goldmark.WithRendererOptions(html.WithUnsafe()), // what it lets through is sanitised below
 	)
 	var b bytes.Buffer

@@ -29,6 +29,9 @@ func (h *handlers) mergeRequests(rt *api.Router) {
 	rt.Handle("GET "+one+"/changes", guest, h.request(h.requestChanges))
 	rt.Handle("GET "+one+"/diffs", guest, h.request(h.requestDiffs))
 	rt.Handle("GET "+one+"/versions", guest, h.request(h.requestVersions))
+	rt.Handle("GET "+one+"/versions/{version}", guest, h.request(h.requestVersion))
+	rt.Handle("GET "+one+"/raw_diffs", guest, h.request(h.requestRawDiffs))
+	rt.Handle("GET "+one+"/reviewers", guest, h.request(h.reviewers))
 	rt.Handle("GET "+one+"/participants", guest, h.request(h.participants))
 	rt.Handle("GET "+one+"/approvals", guest, h.request(h.approvals))
 	rt.Handle("POST "+one+"/approve", guest, h.request(h.approve(true)))
@@ -126,10 +129,20 @@ func (h *handlers) live(r *api.Request, m delivery.MergeRequest) (map[string]any
 	if err != nil {
 		return nil, err
 	}
-	_, notes, err := h.f.Notes(r.Context(), r.Project.ID, &m, "", true, 1, 0)
+	all, _, err := h.f.Notes(r.Context(), r.Project.ID, &m, "", true, 0, 0)
 	if err != nil {
 		return nil, err
 	}
+	notes, open := 0, 0
+	for _, n := range all {
+		if !n.System {
+			notes++
+		}
+		if n.Resolvable && n.ResolvedAt.IsZero() {
+			open++
+		}
+	}
+	out["blocking_discussions_resolved"] = open == 0
 	out["user_notes_count"], out["has_conflicts"], out["diverged_commits_count"] = notes, len(able.Conflicts) > 0, able.Diverged
 	if len(able.Conflicts) > 0 {
 		out["merge_status"] = "cannot_be_merged"
@@ -461,7 +474,72 @@ func (h *handlers) requestVersions(w http.ResponseWriter, r *api.Request, m deli
 	}
 	out := []map[string]any{}
 	for _, v := range list {
-		out = append(out, map[string]any{"id": v.ID, "head_commit_sha": v.HeadSHA, "base_commit_sha": v.BaseSHA, "start_commit_sha": v.StartSHA, "created_at": v.CreatedAt, "merge_request_id": v.MergeRequestID, "state": "collected", "real_size": ""})
+		out = append(out, versionShape(v))
+	}
+	return paged(w, r, out)
+}
+
+func versionShape(v forge.MergeRequestVersion) map[string]any {
+	return map[string]any{"id": v.ID, "head_commit_sha": v.HeadSHA, "base_commit_sha": v.BaseSHA, "start_commit_sha": v.StartSHA, "created_at": v.CreatedAt, "merge_request_id": v.MergeRequestID, "state": "collected", "real_size": ""}
+}
+
+// requestVersion is one version with its commits and changes.
+func (h *handlers) requestVersion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	id, err := pathID(r, "version")
+	if err != nil {
+		return err
+	}
+	list, err := h.f.Versions(r.Context(), m)
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		if v.ID != id {
+			continue
+		}
+		diffs, err := h.f.Diff(r.Context(), r.Project.ID, v.BaseSHA, v.HeadSHA, nil, forge.DiffLimits{})
+		if err != nil {
+			return err
+		}
+		commits, err := h.f.CommitsBetween(r.Context(), r.Project.ID, v.StartSHA, v.HeadSHA, 1000)
+		if err != nil {
+			return err
+		}
+		shapes := make([]map[string]any, 0, len(commits))
+		for _, c := range commits {
+			shapes = append(shapes, h.commitShape(r.Project, c))
+		}
+		out := versionShape(v)
+		out["commits"], out["diffs"], out["real_size"] = shapes, diffShapes(diffs), strconv.Itoa(len(diffs))
+		return api.WriteJSON(w, http.StatusOK, out)
+	}
+	return notFound("Version")
+}
+
+func (h *handlers) requestRawDiffs(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	return h.f.RawDiff(r.Context(), r.Project.ID, m.BaseSHA, m.HeadSHA, "diff", w)
+}
+
+// reviewers are who was asked for a review, with what they said.
+func (h *handlers) reviewers(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+	approvals, err := h.f.Approvals(r.Context(), m)
+	if err != nil {
+		return err
+	}
+	out := []map[string]any{}
+	for _, id := range m.ReviewerIDs {
+		u, err := h.user(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		state := "unreviewed"
+		for _, a := range approvals {
+			if a.UserID == id {
+				state = "approved"
+			}
+		}
+		out = append(out, map[string]any{"user": u, "state": state, "created_at": m.CreatedAt})
 	}
 	return paged(w, r, out)
 }

@@ -99,12 +99,32 @@ function localTimes(root: ParentNode): void {
 localTimes(document);
 document.addEventListener("slipway:refreshed", (event) => localTimes((event as CustomEvent<HTMLElement>).detail));
 
+// Ctrl+Enter sends the form of a text.
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !(event.target instanceof HTMLTextAreaElement)) return;
+  event.target.form?.requestSubmit();
+});
+
+// A choice that changes the other choices of its form: <form data-resubmit>.
+document.querySelectorAll<HTMLFormElement>("form[data-resubmit]").forEach((form) => {
+  form.addEventListener("change", (event) => {
+    const name = (event.target as HTMLSelectElement).name;
+    if (name.endsWith("_project_id")) {
+      form.querySelectorAll<HTMLSelectElement>("select").forEach((s) => {
+        if (s.name === name.replace("_project_id", "_branch")) s.selectedIndex = -1;
+      });
+      form.submit();
+    }
+  });
+});
+
 // Larger parts, each loaded where its element is: the chart, the job log.
 const parts: Record<string, () => Promise<{ start: (element: HTMLElement) => void }>> = {
   chart: () => import("./chart"),
   "ci-log": () => import("./ci_log"),
   "ci-rows": () => import("./ci_rows"),
   "ci-editor": () => import("./ci_editor"),
+  diff: () => import("./diff"),
 };
 const started = new WeakSet<HTMLElement>();
 function startParts(root: ParentNode): void {

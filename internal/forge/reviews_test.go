@@ -1,0 +1,158 @@
+package forge_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/forge"
+	gitlab "gitlab.com/gitlab-org/api/client-go"
+)
+
+// follow runs the background work until a merge request has its branch's tip.
+func (w *world) follow(p delivery.Project, iid int64) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.forge.Run(ctx)
+	}()
+	defer func() { cancel(); <-done }()
+	for ctx.Err() == nil {
+		m, err := w.forge.MergeRequest(ctx, p.ID, iid)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		notes, _, err := w.forge.Notes(ctx, p.ID, &m, "", false, 1, 0)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		tip, _, err := w.forge.RefExists(ctx, p.ID, "refs/heads/"+m.SourceBranch)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if m.HeadSHA == tip && len(notes) > 0 && notes[0].System {
+			return
+		}
+	}
+	w.t.Fatal("the merge request did not follow its branch")
+}
+
+func someLines(from, to int, change map[int]string) string {
+	var b strings.Builder
+	for i := from; i <= to; i++ {
+		if text, ok := change[i]; ok {
+			b.WriteString(text)
+			continue
+		}
+		fmt.Fprintf(&b, "line %d\n", i)
+	}
+	return b.String()
+}
+
+// TestClientPositions puts notes on lines by GitLab's client and follows them
+// through versions.
+func TestClientPositions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.person("ann")
+	p := w.project("ann", "", "app", func(n *forge.NewProject) { n.Readme = true })
+	ann := w.client("ann")
+	var m *gitlab.MergeRequest
+	commit := func(branch, action, content string) {
+		t.Helper()
+		n := delivery.NewCommit{Branch: branch, Message: "Change a.txt", Actions: []delivery.CommitAction{{Action: action, Path: "a.txt", Content: []byte(content)}}}
+		if m == nil && branch != "main" {
+			n.StartBranch = "main"
+		}
+		if _, err := w.forge.CommitFiles(t.Context(), w.people["ann"], p, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit("main", "create", someLines(1, 40, nil))
+	commit("work", "update", someLines(1, 40, map[int]string{20: "line twenty\n", 30: ""}))
+	m = must[*gitlab.MergeRequest](t)(ann.MergeRequests.CreateMergeRequest(p.ID, &gitlab.CreateMergeRequestOptions{Title: gitlab.Ptr("Work"), SourceBranch: gitlab.Ptr("work"), TargetBranch: gitlab.Ptr("main")}))
+	at := func(oldLine, newLine int64) *gitlab.PositionOptions {
+		o := &gitlab.PositionOptions{BaseSHA: gitlab.Ptr(m.DiffRefs.BaseSha), StartSHA: gitlab.Ptr(m.DiffRefs.StartSha), HeadSHA: gitlab.Ptr(m.DiffRefs.HeadSha), PositionType: gitlab.Ptr("text"), OldPath: gitlab.Ptr("a.txt"), NewPath: gitlab.Ptr("a.txt")}
+		if oldLine > 0 {
+			o.OldLine = gitlab.Ptr(oldLine)
+		}
+		if newLine > 0 {
+			o.NewLine = gitlab.Ptr(newLine)
+		}
+		return o
+	}
+	put := func(body string, o *gitlab.PositionOptions) *gitlab.Discussion {
+		t.Helper()
+		d := must[*gitlab.Discussion](t)(ann.Discussions.CreateMergeRequestDiscussion(p.ID, m.IID, &gitlab.CreateMergeRequestDiscussionOptions{Body: &body, Position: o}))
+		if n := d.Notes[0]; d.IndividualNote || n.Type != "DiffNote" || !n.Resolvable || n.Position == nil {
+			t.Errorf("%s: %+v", body, n)
+		}
+		return d
+	}
+	added, removed, same, far := put("added", at(0, 20)), put("removed", at(30, 0)), put("unchanged", at(22, 22)), put("outside of the hunks", at(5, 5))
+	for _, bad := range []*gitlab.PositionOptions{at(0, 400), at(0, 0), {BaseSHA: gitlab.Ptr("x"), NewPath: gitlab.Ptr("a.txt"), NewLine: gitlab.Ptr(int64(1))}} {
+		if _, res, err := ann.Discussions.CreateMergeRequestDiscussion(p.ID, m.IID, &gitlab.CreateMergeRequestDiscussionOptions{Body: gitlab.Ptr("x"), Position: bad}); err == nil || res.StatusCode != http.StatusBadRequest {
+			t.Errorf("a bad position: %v", err)
+		}
+	}
+	// Two lines more at the beginning; line 22 is changed.
+	commit("work", "update", "first\nsecond\n"+someLines(1, 40, map[int]string{20: "line twenty\n", 22: "changed\n", 30: ""}))
+	w.follow(p, m.IID)
+	where := func(d *gitlab.Discussion) (int64, int64, bool) {
+		t.Helper()
+		got := must[*gitlab.Discussion](t)(ann.Discussions.GetMergeRequestDiscussion(p.ID, m.IID, d.ID))
+		now := must[*gitlab.MergeRequest](t)(ann.MergeRequests.GetMergeRequest(p.ID, m.IID, nil))
+		n := got.Notes[0]
+		return n.Position.OldLine, n.Position.NewLine, n.Position.HeadSHA == now.SHA
+	}
+	for _, c := range []struct {
+		d        *gitlab.Discussion
+		old, new int64
+		current  bool
+	}{{added, 0, 22, true}, {removed, 30, 0, true}, {same, 22, 22, false}, {far, 5, 7, true}} {
+		if o, n, current := where(c.d); o != c.old || n != c.new || current != c.current {
+			t.Errorf("%s is at %d,%d current %v; want %d,%d %v", c.d.Notes[0].Body, o, n, current, c.old, c.new, c.current)
+		}
+	}
+	versions := must[[]*gitlab.MergeRequestDiffVersion](t)(ann.MergeRequests.GetMergeRequestDiffVersions(p.ID, m.IID, nil))
+	if len(versions) != 2 {
+		t.Fatalf("%d versions", len(versions))
+	}
+	one := must[*gitlab.MergeRequestDiffVersion](t)(ann.MergeRequests.GetSingleMergeRequestDiffVersion(p.ID, m.IID, versions[1].ID, nil))
+	if len(one.Commits) != 1 || len(one.Diffs) != 1 || one.HeadCommitSHA != m.SHA {
+		t.Errorf("%+v", one)
+	}
+	live := must[*gitlab.MergeRequest](t)(ann.MergeRequests.GetMergeRequest(p.ID, m.IID, nil))
+	if live.UserNotesCount != 4 || live.BlockingDiscussionsResolved {
+		t.Errorf("%d notes, resolved %v", live.UserNotesCount, live.BlockingDiscussionsResolved)
+	}
+	notes := must[[]*gitlab.Note](t)(ann.Notes.ListMergeRequestNotes(p.ID, m.IID, nil))
+	pushes := 0
+	for _, n := range notes {
+		if n.System && strings.HasPrefix(n.Body, "added 1 commit") {
+			pushes++
+		}
+	}
+	if pushes != 1 {
+		t.Errorf("%d notes of a push among %d", pushes, len(notes))
+	}
+}
+
+func TestDraftTitles(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		title string
+		draft bool
+		want  string
+	}{{"Fix", true, "Draft: Fix"}, {"draft: Fix", true, "Draft: Fix"}, {"[Draft] (draft) Fix", false, "Fix"}, {"Drafty", false, "Drafty"}} {
+		if got := forge.TitleOfDraft(c.title, c.draft); got != c.want {
+			t.Errorf("%q %v: %q; want %q", c.title, c.draft, got, c.want)
+		}
+	}
+}
