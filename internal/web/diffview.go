@@ -199,6 +199,20 @@ func (v *diffView) fill(r *Request, files []forge.FileDiff, expand string, threa
 	}
 }
 
+// diffFiles prepares a diff in one column for a page that only shows it:
+// {{range .}}{{template "diff-file" .}}{{end}}. What is over its limits is left
+// out.
+func diffFiles(files []forge.FileDiff) []fileDiff {
+	out := make([]fileDiff, len(files))
+	for i, f := range files {
+		out[i] = fileDiff{FileDiff: f, Anchor: fileAnchor(f.NewPath), Columns: 3}
+		if !f.Collapsed && !f.TooLarge {
+			out[i].rows(parsePatch(f.Patch), false, nil)
+		}
+	}
+	return out
+}
+
 // generated tells files that nobody reads line by line.
 func generated(path string) bool {
 	name := path[strings.LastIndexByte(path, '/')+1:]
