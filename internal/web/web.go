@@ -21,8 +21,8 @@ import (
 	"html/template"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
-	"path"
 	"slices"
 	"strings"
 
@@ -75,7 +75,7 @@ type Deps struct {
 // Server serves the pages.
 type Server struct {
 	Deps
-	templates map[string]*template.Template
+	templates *templates
 	static    http.Handler
 	hashes    map[string]string // asset name -> content hash, for cache-busting links
 	global    *http.ServeMux
@@ -129,7 +129,7 @@ type Page struct {
 // New builds the server and parses every template, so that a broken one is
 // found at start.
 func New(d Deps) (*Server, error) {
-	s := &Server{Deps: d, templates: map[string]*template.Template{}, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), group: http.NewServeMux(), csrf: http.NewCrossOriginProtection(), pages: map[string]bool{}}
+	s := &Server{Deps: d, hashes: map[string]string{}, global: http.NewServeMux(), project: http.NewServeMux(), group: http.NewServeMux(), csrf: http.NewCrossOriginProtection(), pages: map[string]bool{}}
 	if s.Title == "" {
 		s.Title = "Slipway"
 	}
@@ -141,8 +141,12 @@ func New(d Deps) (*Server, error) {
 		return nil, err
 	}
 	s.static = http.StripPrefix("/-/static/", http.FileServerFS(static))
-	if err := s.parseTemplates(); err != nil {
-		return nil, err
+	funcs := template.FuncMap{}
+	for _, more := range []template.FuncMap{s.funcs(), s.ciFuncs(), s.scanFuncs(), timelineFuncs()} {
+		maps.Copy(funcs, more)
+	}
+	if s.templates, err = newTemplates(assets, "templates", funcs); err != nil {
+		return nil, fmt.Errorf("web: %w", err)
 	}
 	s.routes()
 	return s, nil
@@ -163,39 +167,11 @@ func (s *Server) hashAssets(static fs.FS) error {
 	})
 }
 
-// parseTemplates makes one set per page: the layout, the partials (files that
-// begin with _) and the page.
-func (s *Server) parseTemplates() error {
-	base, err := template.New("layout.html").Funcs(s.funcs()).Funcs(s.ciFuncs()).Funcs(s.scanFuncs()).Funcs(timelineFuncs()).ParseFS(assets, "templates/layout.html", "templates/_*.html")
-	if err != nil {
-		return fmt.Errorf("web: %w", err)
-	}
-	names, err := fs.Glob(assets, "templates/*.html")
-	if err != nil {
-		return fmt.Errorf("web: %w", err)
-	}
-	for _, name := range names {
-		short := strings.TrimSuffix(path.Base(name), ".html")
-		if short == "layout" || strings.HasPrefix(short, "_") {
-			continue
-		}
-		t, err := base.Clone()
-		if err == nil {
-			t, err = t.ParseFS(assets, name)
-		}
-		if err != nil {
-			return fmt.Errorf("web: %w", err)
-		}
-		s.templates[short] = t
-	}
-	return nil
-}
-
 // render writes a page. Nothing is sent before the template has succeeded.
 func (s *Server) render(w http.ResponseWriter, r *Request, status int, name string, p Page) error {
-	t := s.templates[name]
-	if t == nil {
-		return fmt.Errorf("web: there is no template %s", name)
+	t, err := s.templates.page(name, layoutFile)
+	if err != nil {
+		return fmt.Errorf("web: %w", err)
 	}
 	p.Site, p.User, p.Path = s.Title, r.Who.User, r.URL.RequestURI()
 	if p.Project == nil {
@@ -206,7 +182,7 @@ func (s *Server) render(w http.ResponseWriter, r *Request, status int, name stri
 		http.SetCookie(w, &http.Cookie{Name: "slipway_notice", Path: "/", MaxAge: -1})
 	}
 	var b bytes.Buffer
-	if err := t.ExecuteTemplate(&b, "layout.html", p); err != nil {
+	if err := t.Execute(&b, p); err != nil {
 		return fmt.Errorf("web: page %s: %w", name, err)
 	}
 	h := w.Header()
@@ -222,12 +198,12 @@ func (s *Server) render(w http.ResponseWriter, r *Request, status int, name stri
 // fragment writes a template's named block without the layout, for live
 // updates.
 func (s *Server) fragment(w http.ResponseWriter, page, block string, data any) error {
-	t := s.templates[page]
-	if t == nil {
-		return fmt.Errorf("web: there is no template %s", page)
+	t, err := s.templates.page(page, block)
+	if err != nil {
+		return fmt.Errorf("web: %w", err)
 	}
 	var b bytes.Buffer
-	if err := t.ExecuteTemplate(&b, block, data); err != nil {
+	if err := t.Execute(&b, data); err != nil {
 		return fmt.Errorf("web: fragment %s of %s: %w", block, page, err)
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
