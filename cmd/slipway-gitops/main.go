@@ -94,7 +94,10 @@ func serve(ctx context.Context, c *gitops.Config) error {
 	mux.Handle("POST /api/webhook", cd.WebhookHandler())
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return listenUnix(ctx, c.HealthSocket, mux) })
+	private := http.NewServeMux()
+	private.Handle("/", mux)
+	footprint.Profiles(private)
+	g.Go(func() error { return listenUnix(ctx, c.HealthSocket, private) })
 	if c.MetricsAddress != "" {
 		g.Go(func() error { return listenTCP(ctx, c.MetricsAddress, mux) })
 	}
@@ -119,23 +122,19 @@ func serve(ctx context.Context, c *gitops.Config) error {
 	}
 }
 
-// trimWhenReady gives back what only the start needed, a while after it.
+// trimWhenReady gives back what only the start needed, a while after it, and
+// what busy times leave.
 func trimWhenReady(ctx context.Context, s *status) {
 	const look, settle = time.Second, 20 * time.Second
-	for wait := look; ; {
+	for !s.allReady() {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(look):
 		}
-		if wait == settle {
-			n, err := footprint.Trim()
-			log.WithError(err).WithField("bytes", n).Debug("gave back memory of the start")
-			return
-		}
-		if s.allReady() {
-			wait = settle
-		}
+	}
+	if err := footprint.Keep(ctx, settle); err != nil {
+		log.WithError(err).Warn("memory is not given back")
 	}
 }
 

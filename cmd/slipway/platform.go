@@ -16,6 +16,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/footprint"
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/ingress"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
@@ -116,6 +117,7 @@ func (p *platform) serveControl(ctx context.Context) error {
 		w.WriteHeader(http.StatusAccepted)
 		p.stop()
 	})
+	footprint.Profiles(mux)
 	return p.dir.ServeControl(ctx, mux)
 }
 

@@ -195,15 +195,8 @@ func (s *settings) stopErrorFile() string { return filepath.Join(s.dir.Run(), "s
 const settleTime = 30 * time.Second
 
 func (p *platform) trim(ctx context.Context) {
-	timer := time.NewTimer(settleTime)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return
-	case <-timer.C:
-	}
-	if _, err := footprint.Trim(); err != nil {
-		p.log.Warn("memory of the start was not given back", "err", err)
+	if err := footprint.Keep(ctx, settleTime); err != nil {
+		p.log.Warn("memory is not given back", "err", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/component-base/logs"
 	"k8s.io/klog/v2"
 
+	"github.com/slipwayhq/slipway/internal/footprint"
 	"github.com/slipwayhq/slipway/internal/node"
 )
 
@@ -73,6 +74,7 @@ func applyLimits(c node.Config) error {
 	}
 	// The components watch deprecated kinds on purpose.
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
+	silence()
 	debug.SetGCPercent(c.Resources.GoGC)
 	debug.SetMemoryLimit(c.Resources.GoMemoryLimit)
 	return nil
@@ -290,18 +292,16 @@ func (r *running) renew(ctx context.Context) error {
 // given back: the API server builds its schemas and discovery until then.
 const settle = time.Minute
 
-// returnMemory gives what the start has taken and freed back to the host. The
-// runtime would keep a good part of it, expecting as much work again.
+// returnMemory gives what the start has taken and freed back to the host, and
+// what busy times leave. The runtime would keep a good part of it.
 func (r *running) returnMemory(ctx context.Context) error {
 	for _, s := range r.board.states {
 		if r.board.wait(ctx, s.Name) != nil {
 			return nil
 		}
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(settle):
-		debug.FreeOSMemory()
+	if err := footprint.Keep(ctx, settle); err != nil {
+		klog.ErrorS(err, "Memory is not given back")
 	}
 	return nil
 }

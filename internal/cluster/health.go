@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+
+	"github.com/slipwayhq/slipway/internal/footprint"
 )
 
 // Component is the state of one part of the cluster.
@@ -181,6 +183,7 @@ func (b *board) serve(ctx context.Context, socket string) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /readyz", b)
+	footprint.Profiles(mux)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()

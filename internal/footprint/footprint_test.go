@@ -1,6 +1,10 @@
 package footprint
 
-import "testing"
+import (
+	"context"
+	"testing"
+	"time"
+)
 
 func TestOwnFile(t *testing.T) {
 	t.Parallel()
@@ -18,6 +22,41 @@ func TestOwnFile(t *testing.T) {
 	}
 	if start, end, _ := ownFile("00400000-00600000 r-xp 00000000 fe:00 1 /bin/my prog", "/bin/my prog"); start != 0x400000 || end != 0x600000 {
 		t.Errorf("range %x-%x", start, end)
+	}
+}
+
+func TestKeepEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Keep(ctx, time.Hour); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPace(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1000, 0)
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	p := pace{trimmed: start}
+	for _, step := range []struct {
+		at         time.Time
+		share      float64
+		busy, trim bool
+	}{
+		{at(30), 0.05, false, false},
+		{at(400), 0.05, false, false}, // nothing has been busy: nothing to give back
+		{at(430), 0.90, true, false},
+		{at(460), 0.05, false, true},
+		{at(490), 0.90, true, false},
+		{at(520), 0.05, false, false}, // too early
+		{at(770), 0.05, false, true},
+		{at(800), 0.05, false, false},
+	} {
+		busy, trim := p.step(step.at, step.share)
+		if busy != step.busy || trim != step.trim {
+			t.Errorf("after %s: busy %v, trim %v", step.at.Sub(start), busy, trim)
+		}
 	}
 }
 
