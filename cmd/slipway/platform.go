@@ -18,8 +18,10 @@ import (
 	"github.com/slipwayhq/slipway/internal/api"
 	"github.com/slipwayhq/slipway/internal/footprint"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/ingress"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
+	"github.com/slipwayhq/slipway/internal/openid"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/release"
@@ -58,6 +60,9 @@ type platform struct {
 	forge     *forge.Service
 	pipelines *pipeline.Engine
 	releases  *release.Service
+
+	signOn       *openid.Provider
+	applications gitops.Mirror
 }
 
 // components builds every part of the platform. Git, web and the database come
@@ -67,7 +72,7 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 		return nil, err
 	}
 	comps := []supervise.Component{{Name: "control", Unit: supervise.Func{RunFunc: p.serveControl}}}
-	for _, open := range []func(context.Context) error{p.openCore, p.openForge, p.openPipelines} {
+	for _, open := range []func(context.Context) error{p.openCore, p.openForge, p.openPipelines, p.openSignOn} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}

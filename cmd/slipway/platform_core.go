@@ -114,7 +114,7 @@ func writeSecret(path, secret string) error {
 func (p *platform) coreComponents(context.Context) ([]supervise.Component, error) {
 	deps := web.Deps{
 		Access: p.access, Forge: p.forge, Pipelines: p.pipelines, Registry: p.registry, Scan: p.scanner, RunsWhere: p.runsWhere(), Title: "Slipway", ExternalURL: p.ExternalURL, Log: p.log,
-		Operations: p.operations(), AppsDomain: p.Domain, AppsPort: p.Ingress.HTTPPort,
+		Operations: p.operations(), SignOn: p.signOn, AppsDomain: p.Domain, AppsPort: p.Ingress.HTTPPort,
 		Platform: func(context.Context) (any, error) { return p.report(true), nil },
 	}
 	if p.releases != nil {

@@ -49,6 +49,7 @@ func (p *platform) gitopsConfig() (gitops.Config, error) {
 		API: gitops.API{
 			Address: fmt.Sprintf("127.0.0.1:%d", gitopsAPIPort), RootPath: "/argocd", ExternalURL: p.ExternalURL + "/argocd",
 			TokenFile: filepath.Join(p.dir.Run(), "argocd.token"),
+			OIDC:      &gitops.OIDC{Issuer: p.ExternalURL, ClientID: argoClient},
 		},
 		PrometheusURL:  fmt.Sprintf("http://127.0.0.1:%d/prometheus", p.Web.Port),
 		MetricsAddress: fmt.Sprintf("127.0.0.1:%d", gitopsMetricsPort),
@@ -89,7 +90,7 @@ func (p *platform) gitopsComponents(context.Context) ([]supervise.Component, err
 			http.Error(w, "Argo CD does not answer; see: slipway status", http.StatusBadGateway)
 		},
 	}
-	p.mux.Handle("/argocd/", proxy)
+	p.mux.Handle("/argocd/", &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: proxy})
 	return []supervise.Component{{
 		Name: "slipway-gitops", After: []string{"slipway-cluster", "web"}, Unit: child,
 		Budget: p.budget("slipway-gitops"), StopWithin: 20 * time.Second,

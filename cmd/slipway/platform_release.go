@@ -82,12 +82,14 @@ func (a *rolloutsForReleases) watch(ctx context.Context, s *release.Service) err
 	}
 	return together(ctx,
 		func(ctx context.Context) error {
-			return applications.Watch(ctx, nil, func(c gitops.Change) {
+			a.platform.applications.Run(ctx, applications, func(c gitops.Change) {
 				if c.After != nil {
 					s.ObserveApplication(applicationState(c.After))
 				}
 			})
+			return nil
 		},
+		a.platform.followPolicy,
 		func(ctx context.Context) error {
 			return rollouts.Watch(ctx, nil, func(c rollout.Change) {
 				if c.After == nil {

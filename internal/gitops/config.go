@@ -83,11 +83,11 @@ type API struct {
 	OIDC *OIDC `json:"oidc,omitempty"`
 }
 
-// OIDC names the platform's OpenID Connect provider.
+// OIDC names the platform's OpenID Connect provider. The client is public: it
+// has no secret and uses PKCE.
 type OIDC struct {
-	Issuer           string `json:"issuer"`
-	ClientID         string `json:"client_id"`
-	ClientSecretFile string `json:"client_secret_file"`
+	Issuer   string `json:"issuer"`
+	ClientID string `json:"client_id"`
 }
 
 // LoadConfig reads and validates the file at path and fills in defaults.

@@ -92,11 +92,28 @@ func (e *Engine) ServeJWKS(w http.ResponseWriter, r *http.Request) {
 	e.serveJSON(w, map[string]any{"keys": []map[string]string{{"kty": "RSA", "kid": keys.kid, "use": "sig", "alg": "RS256", "n": n, "e": exp}}})
 }
 
-// ServeDiscovery answers /.well-known/openid-configuration.
-func (e *Engine) ServeDiscovery(w http.ResponseWriter, _ *http.Request) {
-	e.serveJSON(w, map[string]any{"issuer": e.cfg.ExternalURL, "jwks_uri": e.cfg.ExternalURL + "/oauth/discovery/keys",
-		"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
-		"id_token_signing_alg_values_supported": []string{"RS256"}})
+// SignToken signs claims with the key of ID tokens.
+func (e *Engine) SignToken(ctx context.Context, claims jwt.MapClaims) (string, error) {
+	keys, err := e.signingKeys(ctx)
+	if err != nil {
+		return "", err
+	}
+	token := jwt.NewWithClaims(jwt.SigningMethodRS256, claims)
+	token.Header["kid"] = keys.kid
+	signed, err := token.SignedString(keys.key)
+	if err != nil {
+		return "", fmt.Errorf("pipeline: sign ID token: %w", err)
+	}
+	return signed, nil
+}
+
+// PublicKey returns the key that verifies what SignToken signs.
+func (e *Engine) PublicKey(ctx context.Context) (*rsa.PublicKey, error) {
+	keys, err := e.signingKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &keys.key.PublicKey, nil
 }
 
 func (e *Engine) serveJSON(w http.ResponseWriter, v any) {
@@ -130,10 +147,6 @@ func (e *Engine) addTokensAndSecrets(ctx context.Context, c *jobContext) error {
 
 // idToken signs a token with GitLab's claims (doc/ci/secrets/id_token_authentication).
 func (e *Engine) idToken(ctx context.Context, c *jobContext, audiences []string) (string, error) {
-	keys, err := e.signingKeys(ctx)
-	if err != nil {
-		return "", err
-	}
 	now := e.clock.Now()
 	scope := gitlabci.Merge(plainVariables(c.predefined), c.options.Variables).Lookup()
 	aud := make([]string, len(audiences))
@@ -169,13 +182,7 @@ func (e *Engine) idToken(ctx context.Context, c *jobContext, audiences []string)
 		claims["deployment_tier"] = get("CI_ENVIRONMENT_TIER")
 		claims["environment_action"] = c.job.EnvironmentAction
 	}
-	token := jwt.NewWithClaims(jwt.SigningMethodRS256, claims)
-	token.Header["kid"] = keys.kid
-	signed, err := token.SignedString(keys.key)
-	if err != nil {
-		return "", fmt.Errorf("pipeline: sign ID token: %w", err)
-	}
-	return signed, nil
+	return e.SignToken(ctx, claims)
 }
 
 // secret reads an entry of the built-in secret store. vault's path and field

@@ -47,7 +47,6 @@ func (e *Engine) RegisterRunnerRoutes(mux *http.ServeMux) {
 	route("POST /api/v4/jobs/{id}/artifacts/authorize", e.serveAuthorize)
 	route("GET /api/v4/jobs/{id}/artifacts", e.serveDownload)
 	mux.HandleFunc("GET /oauth/discovery/keys", e.ServeJWKS)
-	mux.HandleFunc("GET /.well-known/openid-configuration", e.ServeDiscovery)
 }
 
 func (e *Engine) runnerError(w http.ResponseWriter, r *http.Request, err error) {

@@ -16,6 +16,8 @@ import (
 type Operations struct {
 	Apps     func() (*gitops.Client, error)
 	Server   *gitops.Server // Argo CD's API: tree, differences
+	Mirror   *gitops.Mirror // the Applications, followed by a watch
+	Reverter gitops.Reverter
 	Rollouts func() (*rollout.Client, error)
 }
 

@@ -28,6 +28,9 @@ func (s *Server) routes() {
 	if s.Operations != nil {
 		s.operationsRoutes()
 	}
+	if s.SignOn != nil {
+		s.signOnRoutes()
+	}
 	if s.Registry != nil {
 		s.imageRoutes()
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/ingress/route"
+	"github.com/slipwayhq/slipway/internal/openid"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/registry"
 	"github.com/slipwayhq/slipway/internal/scan"
@@ -68,6 +69,8 @@ type Deps struct {
 	AppsPort   int
 	// Operations is nil where there is no cluster.
 	Operations *Operations
+	// SignOn lets people sign in to other programs; nil hides its page.
+	SignOn *openid.Provider
 	// Platform reports the components for the status page.
 	Platform func(ctx context.Context) (any, error)
 }
@@ -367,7 +370,7 @@ func scopeOf(who delivery.Identity, method string) error {
 // reserved are first path segments that no group or user can have.
 var reserved = map[string]bool{
 	"-": true, "users": true, "dashboard": true, "admin": true, "explore": true, "groups": true, "projects": true,
-	"search": true, "help": true, "profile": true, "api": true, "v2": true, "jwt": true, "prometheus": true, "loki": true, "argocd": true,
+	"search": true, "help": true, "profile": true, "api": true, "v2": true, "jwt": true, "prometheus": true, "loki": true, "argocd": true, "oauth": true,
 }
 
 // route sends a request to a global page or to a page of the project that its

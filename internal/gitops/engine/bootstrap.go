@@ -105,8 +105,8 @@ func (b *bootstrap) configMapDefaults() map[string]string {
 		m["oidc.config"] = fmt.Sprintf(`name: Slipway
 issuer: %s
 clientID: %s
-clientSecret: $oidc.slipway.clientSecret
-requestedScopes: [openid, profile, email, groups]
+enablePKCEAuthentication: true
+requestedScopes: [openid, profile, groups]
 `, o.Issuer, o.ClientID)
 	}
 	return m
@@ -200,13 +200,6 @@ func (b *bootstrap) argoSecret(ctx context.Context) error {
 			return err
 		}
 		data["webhook.gitlab.secret"] = []byte(token)
-	}
-	if o := b.config.API.OIDC; o != nil {
-		s, err := readSecret(o.ClientSecretFile)
-		if err != nil {
-			return err
-		}
-		data["oidc.slipway.clientSecret"] = []byte(s)
 	}
 	if f := b.config.API.AdminPasswordFile; f != "" {
 		password, err := readSecret(f)

@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/slipwayhq/slipway/internal/gitops"
+
 // configDefaults are the platform's values in argocd-cm; exclusions and
 // ignored updates are upstream's own defaults, reduced to what this platform's
 // clusters contain.
@@ -60,10 +62,14 @@ const exclusions = `- apiGroups: ['', discovery.k8s.io]
 `
 
 // rbacDefaults give the platform's own account and its administrators all
-// rights; others have what a project's roles give them.
+// rights; others have what the platform writes into another key, from their
+// roles in the projects that Applications come from (gitops.Policy), and what
+// is added to policy.csv or to the roles of an AppProject.
 func rbacDefaults() map[string]string {
 	return map[string]string{
-		"policy.csv": "g, " + platformAccount + ", role:admin\ng, slipway:admins, role:admin\n",
-		"scopes":     "[groups, email]",
+		"policy.csv": "g, " + platformAccount + ", role:admin\n" +
+			"g, " + gitops.PolicyAdmins + ", role:admin\n" +
+			"g, " + gitops.PolicyAuditors + ", role:readonly\n",
+		"scopes": "[groups]",
 	}
 }

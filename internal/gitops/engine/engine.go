@@ -39,6 +39,7 @@ const repoServerTimeout = 60
 type Engine struct {
 	config   *gitops.Config
 	reporter Reporter
+	folders  *folders
 
 	rest    *rest.Config
 	kube    kubernetes.Interface
@@ -55,7 +56,8 @@ type Engine struct {
 // New prepares the process environment and the clients. It opens no listener
 // but the in-memory cache's, and talks to no server.
 func New(c *gitops.Config, reporter Reporter) (*Engine, error) {
-	if err := setEnvironment(c); err != nil {
+	f := newFolders(c)
+	if err := setEnvironment(c, f); err != nil {
 		return nil, fmt.Errorf("prepare the environment: %w", err)
 	}
 	klogger := logutils.NewLogrusLogger(log.StandardLogger())
@@ -69,7 +71,7 @@ func New(c *gitops.Config, reporter Reporter) (*Engine, error) {
 	if err := v1alpha1.SetK8SConfigDefaults(cfg); err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, reporter: reporter, rest: cfg, metrics: newHandlers(), hooks: newHandlers()}
+	e := &Engine{config: c, reporter: reporter, folders: f, rest: cfg, metrics: newHandlers(), hooks: newHandlers()}
 	if e.kube, err = kubernetes.NewForConfig(cfg); err != nil {
 		return nil, err
 	}
@@ -108,6 +110,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}{
 		{"cache", e.caches.run},
 		{ComponentBootstrap, e.bootstrap().followSecrets},
+		{ComponentBootstrap, func(ctx context.Context) error { return e.folders.follow(ctx, e) }},
 		{ComponentRepoServer, e.runRepoServer},
 		{ComponentController, e.runController},
 		{ComponentServer, e.runServer},

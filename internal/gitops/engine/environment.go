@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +40,7 @@ printf '%s\n' "$out"
 // surroundings from the environment: a private home with the kubeconfig, a
 // private TMPDIR (its work trees), helpers in PATH. It must run before any
 // other part of the engine, once.
-func setEnvironment(c *gitops.Config) error {
+func setEnvironment(c *gitops.Config, f *folders) error {
 	home := filepath.Join(c.DataDir, "home")
 	tmp := filepath.Join(c.DataDir, "tmp")
 	helpers := filepath.Join(c.DataDir, "helpers")
@@ -58,6 +59,9 @@ func setEnvironment(c *gitops.Config) error {
 	if err := os.WriteFile(filepath.Join(helpers, "git-verify-wrapper.sh"), []byte(verifyWrapper), 0o700); err != nil {
 		return err
 	}
+	if err := f.prepare(); err != nil {
+		return err
+	}
 	if err := installAskpass(helpers); err != nil {
 		return err
 	}
@@ -73,12 +77,8 @@ func setEnvironment(c *gitops.Config) error {
 		"XDG_CONFIG_HOME":        filepath.Join(home, ".config"),
 		"XDG_CACHE_HOME":         filepath.Join(home, ".cache"),
 		"ARGOCD_FAKE_IN_CLUSTER": "true",
-		// Signatures are not verified: the keyring needs an agent process of its
-		// own, and projects that demand signatures say that this is switched off.
-		"ARGOCD_GPG_ENABLED":   "false",
-		"ARGOCD_TLS_DATA_PATH": filepath.Join(c.DataDir, "empty"),
-		"ARGOCD_SSH_DATA_PATH": filepath.Join(c.DataDir, "empty"),
 	}
+	maps.Copy(env, f.environment())
 	for k, v := range env {
 		if err := os.Setenv(k, v); err != nil {
 			return err
