@@ -64,13 +64,14 @@ func SourceProject(forgeURL string, a *Application) (fullPath string, ok bool) {
 // the rights in Applications that their roles in the source projects give.
 // open reports whether everybody who is signed in may read a project.
 func Policy(forgeURL string, apps []*Application, open func(fullPath string) bool) string {
-	lines := []string{
-		fmt.Sprintf("p, %s, projects, get, *, allow", PolicyUsers),
-		fmt.Sprintf("p, %s, clusters, get, *, allow", PolicyUsers),
-	}
+	var lines []string
+	// Argo CD looks at those groups of a person only that have a role.
 	add := func(name, resource, action, object string) {
-		lines = append(lines, fmt.Sprintf("p, %s, %s, %s, %s, allow", name, resource, action, object))
+		lines = append(lines, fmt.Sprintf("g, %s, role:%s", name, name),
+			fmt.Sprintf("p, role:%s, %s, %s, %s, allow", name, resource, action, object))
 	}
+	add(PolicyUsers, "projects", "get", "*")
+	add(PolicyUsers, "clusters", "get", "*")
 	for _, a := range apps {
 		path, ok := SourceProject(forgeURL, a)
 		if !ok {

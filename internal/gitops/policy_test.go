@@ -16,16 +16,19 @@ func TestPolicy(t *testing.T) {
 	}
 	got := Policy("http://forge:8080", apps, func(path string) bool { return path == "acme/open" })
 	for _, want := range []string{
-		"p, @acme/ops:reporter, applications, get, default/shop, allow\n",
-		"p, @acme/ops:reporter, logs, get, default/shop, allow\n",
-		"p, @acme/ops:developer, applications, sync, default/shop, allow\n",
-		"p, @acme/ops:maintainer, applications, delete, default/shop, allow\n",
-		"p, slipway:users, applications, get, team/docs, allow\n",
-		"p, @acme/open:developer, applications, sync, team/docs, allow\n",
+		"p, role:@acme/ops:reporter, applications, get, default/shop, allow\n",
+		"p, role:@acme/ops:reporter, logs, get, default/shop, allow\n",
+		"p, role:@acme/ops:developer, applications, sync, default/shop, allow\n",
+		"p, role:@acme/ops:maintainer, applications, delete, default/shop, allow\n",
+		"p, role:slipway:users, applications, get, team/docs, allow\n",
+		"p, role:@acme/open:developer, applications, sync, team/docs, allow\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("missing: %s", want)
 		}
+	}
+	if !strings.Contains(got, "g, @acme/ops:developer, role:@acme/ops:developer\n") {
+		t.Error("the role is nobody's")
 	}
 	if strings.Contains(got, "foreign") || strings.Contains(got, ":developer, applications, update") || strings.Contains(got, "exec") {
 		t.Errorf("too much is allowed:\n%s", got)
