@@ -115,6 +115,12 @@ func (d *Demo) Remove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wait for the Applications to go: %w", err)
 	}
+	// Argo CD made them for the Applications and leaves them.
+	for _, name := range []string{staging, production, blueGreen} {
+		if err := d.Apps.DeleteNamespace(ctx, name); err != nil {
+			return fmt.Errorf("delete the namespace %s: %w", name, err)
+		}
+	}
 	with := gitlab.WithContext(ctx)
 	for _, name := range []string{"shortener", "gitops-configs"} {
 		if _, err := d.api.Projects.DeleteProject(d.Group+"/"+name, nil, with); err != nil && !isStatus(err, http.StatusNotFound) {

@@ -3,6 +3,7 @@ package gitops
 import (
 	"context"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -143,6 +144,28 @@ func (c *Client) LetGo(ctx context.Context, repoURL string, named func(file stri
 		}
 	}
 	return nil
+}
+
+// DeleteNamespace deletes a namespace with everything in it and waits until it
+// is gone; one that is not there is no error.
+func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := c.kube.Resource(namespaces).Delete(ctx, name, metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		// A conflict only says that it is on its way already.
+		if err != nil && !apierrors.IsConflict(err) {
+			return failed("delete namespace", name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // Waiting reports whether an Application waits for its first image.

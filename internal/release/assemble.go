@@ -40,7 +40,7 @@ func (s *Service) Release(ctx context.Context, p delivery.Project, sha string) (
 		return r, err
 	}
 	r.Status, r.Sentence, r.Live = judge(r.Pipelines, r.Environments, s.now())
-	r.Line = line(r)
+	r.Stages, r.Line = stages(r, s.now()), line(r)
 	return r, nil
 }
 

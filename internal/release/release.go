@@ -34,6 +34,7 @@ type Release struct {
 	Pipelines    []Pipeline   `json:"pipelines"`
 	Images       []Image      `json:"images"`
 	Environments []Deployment `json:"environments"`
+	Stages       []Stage      `json:"stages"` // how long each part took
 	Line         []Entry      `json:"timeline"`
 }
 

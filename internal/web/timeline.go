@@ -100,6 +100,27 @@ type releaseView struct {
 	Every       int // milliseconds
 	MayAct      bool
 	Base        string
+	Spans       []spanView
+}
+
+// spanView is one stage drawn on the scale of the whole release.
+type spanView struct {
+	release.Stage
+	Took        string
+	Until       float64 // seconds from the beginning of the pipeline to its end
+	Left, Width float64 // per cent
+}
+
+func viewSpans(list []release.Stage) []spanView {
+	end := 0.0
+	for _, s := range list {
+		end = max(end, s.After+s.Seconds)
+	}
+	var out []spanView
+	for _, s := range list {
+		out = append(out, spanView{s, humanSeconds(s.Seconds), s.After + s.Seconds, 100 * s.After / max(end, 0.001), max(0.5, 100*s.Seconds/max(end, 0.001))})
+	}
+	return out
 }
 
 // deploymentView is one environment with what is drawn of it.
@@ -152,6 +173,7 @@ func (s *Server) releaseTimelinePage(w http.ResponseWriter, r *Request) error {
 	if one.Live {
 		v.Every = 2000
 	}
+	v.Spans = viewSpans(one.Stages)
 	slices.Reverse(v.Line)
 	for _, d := range one.Environments {
 		v.Deployments = append(v.Deployments, viewDeployment(d, one.SHA))

@@ -67,7 +67,8 @@ func (*sampleTimeline) Release(_ context.Context, p delivery.Project, sha string
 				Before: &release.Measures{ErrorShare: &zero}, During: &release.Measures{ErrorShare: &value},
 			}},
 		}},
-		Line: []release.Entry{{At: begun, Stage: "commit", Text: "Commit bbbbbbbb", Status: "success"}, {At: end, Stage: "rollout", Text: "Aborted", Status: "failed"}},
+		Stages: []release.Stage{{Name: "build", Began: begun, Ended: &end, Seconds: 24, After: 1}, {Name: "taken back", Environment: "production", Began: end, Seconds: 6, After: 24}},
+		Line:   []release.Entry{{At: begun, Stage: "commit", Text: "Commit bbbbbbbb", Status: "success"}, {At: end, Stage: "rollout", Text: "Aborted", Status: "failed"}},
 	}, nil
 }
 
@@ -102,6 +103,8 @@ func TestTimelinePages(t *testing.T) {
 	s.count(doc, `.stage-pipeline form[action="/demo/app/-/jobs/71/retry"]`, 1)
 	s.count(doc, `.stage-pipeline form[action="/demo/app/-/jobs/72/play"]`, 1)
 	s.has(doc, ".stage-image", "41.0 MB")
+	s.has(doc, ".tl-spans tr:nth-child(1)", "build24 sdone at 25 s")
+	s.has(doc, ".tl-spans tr.now", "taken back production6.0 s30 s")
 	s.has(doc, ".stage-scan", "1 high, 3 low")
 	s.has(doc, "#to-production h2", "now aaaaaaaa")
 	s.has(doc, ".stage-sync", "app-production at eeeeeeee")
