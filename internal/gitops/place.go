@@ -146,6 +146,56 @@ func (c *Client) LetGo(ctx context.Context, repoURL string, named func(file stri
 	return nil
 }
 
+// Displace takes away what was placed for a project: the Application with what
+// it applied, the namespace and the AppProject, in this order, as Argo CD needs
+// the last to delete the first. It may be repeated, and waits until all is gone.
+func (c *Client) Displace(ctx context.Context, owner string) error {
+	list, err := c.applications().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return failed("list Applications", "", err)
+	}
+	for i := range list.Items {
+		name := list.Items[i].GetName()
+		if list.Items[i].GetAnnotations()[ownerAnnotation] != owner {
+			continue
+		}
+		if err := c.Delete(ctx, name, true); err != nil && !delivery.IsNotFound(err) {
+			return err
+		}
+		if err := c.gone(ctx, name); err != nil {
+			return err
+		}
+		if err := c.DeleteNamespace(ctx, name); err != nil {
+			return err
+		}
+		err := c.kube.Resource(appProjects).Namespace(Namespace).Delete(ctx, name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return failed("delete project", name, err)
+		}
+	}
+	return nil
+}
+
+// gone waits until an Application is deleted.
+func (c *Client) gone(ctx context.Context, name string) error {
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := c.applications().Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return failed("read Application", name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
 // DeleteNamespace deletes a namespace with everything in it and waits until it
 // is gone; one that is not there is no error.
 func (c *Client) DeleteNamespace(ctx context.Context, name string) error {

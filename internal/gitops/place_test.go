@@ -105,6 +105,17 @@ func TestPlaceWaitsForTheFirstImage(t *testing.T) {
 	if err := c.Place(ctx, placement(t, "7")); err != nil || !automated(t, c) {
 		t.Errorf("a second time stops what runs: %v", err)
 	}
+	for _, owner := range []string{"8", "7", "7"} {
+		if err := c.Displace(ctx, owner); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.PlacedFor(ctx, "acme-web"); (err == nil) != (owner == "8") {
+			t.Errorf("after the deletion of project %s: %v", owner, err)
+		}
+	}
+	if err := c.Place(ctx, placement(t, "9")); err != nil {
+		t.Errorf("its name is not free again: %v", err)
+	}
 }
 
 func TestPlaceKeepsOutOfWhatIsNotItsOwn(t *testing.T) {
