@@ -22,6 +22,7 @@ func (s *Service) RegisterAPI(rt *api.Router, externalURL string) {
 	h := &rest{s, externalURL}
 	h.users(rt)
 	h.tokens(rt)
+	h.gpgKeys(rt)
 	h.groups(rt)
 	h.members(rt)
 }

@@ -17,6 +17,7 @@ type Store interface {
 	memberStore
 	tokenStore
 	keyStore
+	gpgStore
 	projectStore
 	AddAudit(ctx context.Context, e AuditEvent) error
 	// AuditEvents lists newest first; an empty type lists everything.

@@ -65,6 +65,18 @@ type User struct {
 	CreatedAt time.Time
 }
 
+// SigningKey is a key that signs commits, with the account that it belongs to.
+type SigningKey struct {
+	ID        int64
+	User      User
+	Title     string
+	Text      string   // the public key
+	Emails    []string // the addresses that the key speaks for
+	Usage     string   // of an SSH key: signing or auth_and_signing
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: never
+}
+
 // Group is a namespace that holds projects and further groups.
 type Group struct {
 	ID          int64

@@ -37,6 +37,10 @@ type Access interface {
 	NamespaceForProjects(ctx context.Context, who delivery.Identity, id int64, path string) (delivery.Namespace, delivery.Visibility, error)
 	User(ctx context.Context, id int64) (delivery.User, error)
 	UserByName(ctx context.Context, login string) (delivery.User, error)
+	// SigningKey and OpenPGPKey find the keys that sign commits, by an SSH
+	// fingerprint and by an OpenPGP fingerprint or key id.
+	SigningKey(ctx context.Context, fingerprint string) (delivery.SigningKey, error)
+	OpenPGPKey(ctx context.Context, keyID string) (delivery.SigningKey, error)
 	Audit(ctx context.Context, who delivery.Identity, action, targetType string, targetID int64, target, details string)
 }
 
@@ -102,6 +106,7 @@ type Service struct {
 
 	lfsTokens *lfsTokens
 	mirrors   *mirrorRuns
+	unsigned  unsigned
 
 	pipeMu    sync.RWMutex
 	pipelines Pipelines
@@ -162,7 +167,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{store: o.Store, access: o.Access, payloads: o.Payloads, o: o, log: o.Log, now: o.Now, git: g,
 		readers: newReaders(g), pushes: newLivePushes(), locks: newProjectLocks(), counts: newCountCache(),
-		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), mirrors: newMirrorRuns(), pipelines: o.Pipelines}
+		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), mirrors: newMirrorRuns(), unsigned: unsigned{sha: map[string]struct{}{}}, pipelines: o.Pipelines}
 	return s, nil
 }
 

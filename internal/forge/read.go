@@ -92,17 +92,6 @@ func (s *Service) Commit(ctx context.Context, projectID int64, rev string) (deli
 	return c, err
 }
 
-// CommitSignature returns the signature block of a commit (PGP or SSH armour),
-// empty where it is not signed.
-func (s *Service) CommitSignature(ctx context.Context, projectID int64, sha string) (string, error) {
-	_, body, err := s.readers.read(ctx, s.RepositoryPath(projectID), sha, maxCommit)
-	if err != nil {
-		return "", err
-	}
-	_, sig, err := parseCommit(sha, body)
-	return sig, err
-}
-
 // parseCommit reads a raw commit object (git's Documentation/gitformat-commit).
 func parseCommit(sha string, raw []byte) (c delivery.Commit, signature string, err error) {
 	c.SHA = sha
@@ -124,10 +113,14 @@ func parseCommit(sha string, raw []byte) (c delivery.Commit, signature string, e
 			c.Tree = value
 		case "parent":
 			c.Parents = append(c.Parents, value)
-		case "author":
-			c.Author = parseSignature(value)
+		case "author": // the first counts, as for git
+			if c.Author == (delivery.Signature{}) {
+				c.Author = parseSignature(value)
+			}
 		case "committer":
-			c.Committer = parseSignature(value)
+			if c.Committer == (delivery.Signature{}) {
+				c.Committer = parseSignature(value)
+			}
 		case "gpgsig":
 			sig.WriteString(value + "\n")
 		}

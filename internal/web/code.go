@@ -379,6 +379,7 @@ type commitsView struct {
 	Rev, File  string
 	Crumbs     []crumb
 	Commits    []delivery.Commit
+	Signatures map[string]*forge.Verification
 	Search     string
 	Prev, Next string
 }
@@ -402,13 +403,16 @@ func (s *Server) commitsPage(w http.ResponseWriter, r *Request) error {
 	}
 	v.Prev, v.Next = pagerLinks(r, page, len(list) > commitsOnPage)
 	v.Commits = list[:min(len(list), commitsOnPage)]
+	if v.Signatures, err = s.Forge.VerifyCommits(r.Context(), r.Project.ID, v.Commits); err != nil {
+		return err
+	}
 	return s.render(w, r, http.StatusOK, "commits", Page{Title: "Commits", Active: "commits", Data: v})
 }
 
 // commitView is one commit with its diff.
 type commitView struct {
 	Commit    delivery.Commit
-	Signature string
+	Signature *forge.Verification // nil: not signed
 	Body      string
 	Diff      *diffView
 	From, To  string
@@ -437,7 +441,7 @@ func (s *Server) commitPage(w http.ResponseWriter, r *Request) error {
 	if v.Diff.alone(r) {
 		return s.fragment(w, "commit", "diff", v.Diff)
 	}
-	if v.Signature, err = s.Forge.CommitSignature(ctx, r.Project.ID, c.SHA); err != nil && !delivery.IsNotFound(err) {
+	if v.Signature, err = s.Forge.VerifyCommit(ctx, r.Project.ID, c.SHA); err != nil {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "commit", Page{Title: v.Title, Active: "commits", Data: v})

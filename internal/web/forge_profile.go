@@ -22,6 +22,9 @@ func (s *Server) profileRoutes() {
 	s.handleOwn("GET /profile/keys", s.keysPage)
 	s.handleOwn("POST /profile/keys", s.addKey)
 	s.handleOwn("POST /profile/keys/{id}/delete", s.deleteKey)
+	s.handleOwn("GET /profile/gpg_keys", s.gpgKeysPage)
+	s.handleOwn("POST /profile/gpg_keys", s.addGPGKey)
+	s.handleOwn("POST /profile/gpg_keys/{id}/delete", s.deleteGPGKey)
 }
 
 // profileView is the account of the signed-in person.
@@ -235,6 +238,7 @@ type keysView struct {
 	Tab            string
 	Keys           []access.Key
 	Title, Key     string
+	Usage          access.KeyUsage
 	Expires, Error string
 	Tomorrow       string
 }
@@ -253,10 +257,10 @@ func (s *Server) showKeys(w http.ResponseWriter, r *Request, status int, v keysV
 }
 
 func (s *Server) addKey(w http.ResponseWriter, r *Request) error {
-	v := keysView{Title: r.FormValue("title"), Key: r.FormValue("key"), Expires: r.FormValue("expires_at")}
+	v := keysView{Title: r.FormValue("title"), Key: r.FormValue("key"), Usage: access.KeyUsage(r.FormValue("usage")), Expires: r.FormValue("expires_at")}
 	expires, err := dayOf(v.Expires)
 	if err == nil {
-		_, err = s.Access.AddKey(r.Context(), r.Who, access.Key{UserID: r.Who.User.ID, Title: v.Title, PublicKey: v.Key, ExpiresAt: expires})
+		_, err = s.Access.AddKey(r.Context(), r.Who, access.Key{UserID: r.Who.User.ID, Title: v.Title, PublicKey: v.Key, Usage: v.Usage, ExpiresAt: expires})
 	}
 	message, status, err := correctable(err)
 	if err != nil {

@@ -140,19 +140,27 @@ func (h *handlers) commitSignature(w http.ResponseWriter, r *api.Request) error 
 	if err != nil {
 		return err
 	}
-	sig, err := h.f.CommitSignature(r.Context(), r.Project.ID, sha)
+	v, err := h.f.VerifyCommit(r.Context(), r.Project.ID, sha)
 	if err != nil {
 		return err
 	}
-	if sig == "" {
+	if v == nil {
 		return notFound("Signature")
 	}
-	kind := "PGP"
-	if strings.Contains(sig, "SSH SIGNATURE") {
-		kind = "SSH"
+	out := map[string]any{"signature_type": v.Type, "verification_status": v.Status, "commit_source": "git"}
+	switch {
+	case v.Type == "SSH":
+		out["key"], out["key_fingerprint_sha256"] = nil, v.Fingerprint
+		if k := v.Key; k != nil {
+			out["key"] = map[string]any{"id": k.ID, "title": k.Title, "key": k.Text, "created_at": optional(k.CreatedAt), "expires_at": optional(k.ExpiresAt), "usage_type": k.Usage}
+		}
+	case v.Type == "PGP":
+		out["gpg_key_id"], out["gpg_key_primary_keyid"], out["gpg_key_subkey_id"] = nil, strings.ToUpper(v.Fingerprint), nil
+		if k := v.Key; k != nil {
+			out["gpg_key_id"], out["gpg_key_user_name"], out["gpg_key_user_email"] = k.ID, k.User.Name, k.Emails[0]
+		}
 	}
-	// The key is not known here, so nothing is claimed about it.
-	return api.WriteJSON(w, http.StatusOK, map[string]any{"signature_type": kind, "verification_status": "unverified", "commit_source": "git"})
+	return api.WriteJSON(w, http.StatusOK, out)
 }
 
 func (h *handlers) commitSequence(w http.ResponseWriter, r *api.Request) error {
