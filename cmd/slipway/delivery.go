@@ -8,5 +8,5 @@ import (
 
 // deliveryCommands are the commands of the stages.
 func (a *app) deliveryCommands() []*cobra.Command {
-	return []*cobra.Command{ci.New(), a.demoCommand()}
+	return []*cobra.Command{ci.New(ci.WithPlaces(a.ciPlace)), a.demoCommand()}
 }

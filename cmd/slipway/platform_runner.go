@@ -65,7 +65,7 @@ func (u *runnerUnit) Run(ctx context.Context) error {
 
 // jobsConfig derives the runner's configuration from the instance's.
 func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
-	node, err := u.nodeConfig()
+	config, err := u.jobsPlace()
 	if err != nil {
 		return jobs.Config{}, err
 	}
@@ -75,44 +75,52 @@ func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
 	if err != nil {
 		return jobs.Config{}, fmt.Errorf("register the built-in runner: %w", err)
 	}
-	ports := []uint16{uint16(u.Web.Port), uint16(u.SSH.Port)}
-	// Jobs with access to the cluster reach its API, which lets nobody else in.
-	ports = append(ports, uint16(u.Cluster.APIPort))
-	if u.Ingress.Enabled {
-		ports = append(ports, uint16(u.Ingress.HTTPPort), uint16(u.Ingress.HTTPSPort))
-	}
-	concurrent := u.Runner.Concurrency
-	if concurrent == 0 {
-		concurrent = max(2, int(int64(u.Budgets.Jobs)/max(1, int64(u.Runner.JobMemory))))
-	}
-	// The configuration has been validated: these are networks.
-	subnet, pods, services := netip.MustParsePrefix(u.Runner.JobCIDR), netip.MustParsePrefix(u.Cluster.PodCIDR), netip.MustParsePrefix(u.Cluster.ServiceCIDR)
-	config := jobs.Config{
-		Instance: u.Name, DataDir: u.DataDir, BinDir: u.binDir, Socket: node.ContainerdSocket, CNIBinDir: node.CNIBinDir,
-		Name: "built-in", Version: "slipway " + version,
-		JobSubnet: subnet, Blocked: []netip.Prefix{pods, services}, HostPorts: ports,
-		Concurrent: concurrent, MemoryBudget: int64(u.Budgets.Jobs), Limits: runner.Limits{Memory: int64(u.Runner.JobMemory), CPU: u.Runner.JobCPUs},
-		MaxLimits: runner.Limits{Memory: int64(u.Budgets.Jobs)}, Privileged: u.Runner.Privileged,
-		BuildBudget: int64(u.Build.CacheSize), BuildIdle: time.Duration(u.Build.IdleTimeout),
-		PlaceBuildkit: func(pid int) error {
-			// Build steps are containers below "builds" and share what jobs may take.
-			if err := u.cgroups.Limit("builds", int64(u.Budgets.Jobs)); err != nil {
-				return err
-			}
-			return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd"))
-		},
-		Session: session, Coordinator: u.pipelines, Repositories: repositoriesForRunner{u.forge}, Logger: u.log,
-	}
-	if u.platform.registry != nil {
-		local := strings.TrimPrefix(u.localURL(), "http://")
-		config.Registry, config.RegistryHTTP, config.RegistryLocal = u.externalHost(), !u.secure(), local
-		config.Mirrors = map[string]string{}
-		for _, host := range u.Registry.Mirrors {
-			config.Mirrors[host] = local + "/" + host
+	config.PlaceBuildkit = func(pid int) error {
+		// Build steps are containers below "builds" and share what jobs may take.
+		if err := u.cgroups.Limit("builds", int64(u.Budgets.Jobs)); err != nil {
+			return err
 		}
+		return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd"))
 	}
+	config.Session, config.Coordinator, config.Repositories, config.Logger = session, u.pipelines, repositoriesForRunner{u.forge}, u.log
 	if u.scanner != nil {
 		config.Scanner = scannerForJobs{u.scanner, u.externalHost()}
+	}
+	return config, nil
+}
+
+// jobsPlace is the part of the runner's configuration that says where jobs run.
+func (s *settings) jobsPlace() (jobs.Config, error) {
+	node, err := s.nodeConfig()
+	if err != nil {
+		return jobs.Config{}, err
+	}
+	// Jobs with access to the cluster reach its API, which lets nobody else in.
+	ports := []uint16{uint16(s.Web.Port), uint16(s.SSH.Port), uint16(s.Cluster.APIPort)}
+	if s.Ingress.Enabled {
+		ports = append(ports, uint16(s.Ingress.HTTPPort), uint16(s.Ingress.HTTPSPort))
+	}
+	concurrent := s.Runner.Concurrency
+	if concurrent == 0 {
+		concurrent = max(2, int(int64(s.Budgets.Jobs)/max(1, int64(s.Runner.JobMemory))))
+	}
+	// The configuration has been validated: these are networks.
+	subnet, pods, services := netip.MustParsePrefix(s.Runner.JobCIDR), netip.MustParsePrefix(s.Cluster.PodCIDR), netip.MustParsePrefix(s.Cluster.ServiceCIDR)
+	config := jobs.Config{
+		Instance: s.Name, DataDir: s.DataDir, BinDir: s.binDir, Socket: node.ContainerdSocket, CNIBinDir: node.CNIBinDir,
+		Name: "built-in", Version: "slipway " + version,
+		JobSubnet: subnet, Blocked: []netip.Prefix{pods, services}, HostPorts: ports,
+		Concurrent: concurrent, MemoryBudget: int64(s.Budgets.Jobs), Limits: runner.Limits{Memory: int64(s.Runner.JobMemory), CPU: s.Runner.JobCPUs},
+		MaxLimits: runner.Limits{Memory: int64(s.Budgets.Jobs)}, Privileged: s.Runner.Privileged,
+		BuildBudget: int64(s.Build.CacheSize), BuildIdle: time.Duration(s.Build.IdleTimeout),
+	}
+	if s.Registry.Enabled {
+		local := strings.TrimPrefix(s.localURL(), "http://")
+		config.Registry, config.RegistryHTTP, config.RegistryLocal = s.externalHost(), !s.secure(), local
+		config.Mirrors = map[string]string{}
+		for _, host := range s.Registry.Mirrors {
+			config.Mirrors[host] = local + "/" + host
+		}
 	}
 	return config, nil
 }

@@ -8,7 +8,6 @@ package jobs
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,9 +28,14 @@ import (
 // Coordinator and Session are required; sizes are bytes.
 type Config struct {
 	Instance string // at most 11 characters: names interfaces, tables and cgroups
-	DataDir  string // the instance's data directory
-	BinDir   string // holds buildkitd, docker and the runc shim
-	Socket   string // containerd's
+	// Namespace of containerd for the jobs' containers (default slipway-jobs),
+	// and CgroupParent of their cgroups (default /<Instance>/jobs). All that
+	// another process left in the namespace is removed at the start.
+	Namespace    string
+	CgroupParent string
+	DataDir      string // the instance's data directory
+	BinDir       string // holds buildkitd, docker and the runc shim
+	Socket       string // containerd's
 
 	Name     string // shown in traces (default "Slipway built-in runner")
 	Version  string // shown in traces
@@ -80,10 +84,7 @@ func (c *Config) setDefaults() {
 		c.BuildSubnet = netip.MustParsePrefix("10.45.0.0/24")
 		if jobs := c.JobSubnet.Masked(); jobs.Addr().Is4() && jobs.Bits() <= 19 {
 			// Jobs use the first 256 /28 at most.
-			last := jobs.Addr().As4()
-			size := uint32(1) << (32 - jobs.Bits())
-			number := binary.BigEndian.Uint32(last[:]) + size - 256
-			c.BuildSubnet = netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, number))), 24)
+			c.BuildSubnet = netip.PrefixFrom(plus(jobs, uint32(1)<<(32-jobs.Bits())-256), 24)
 		}
 	}
 	if c.Name == "" {
@@ -102,14 +103,22 @@ func (c *Config) setDefaults() {
 
 // Service is the built-in runner.
 type Service struct {
-	runner   *runner.Runner
+	*Place
+	runner *runner.Runner
+}
+
+// Place is where jobs run: containers, their networks and image builds. A
+// runner that lives elsewhere may use it, one at a time for each instance.
+type Place struct {
 	executor *containerd.Executor
 	engine   *build.Engine
 	network  *containerd.Reserved
+	tools    []runner.ToolMount
 }
 
-// New checks the configuration and connects to containerd, which must serve.
-func New(c Config) (*Service, error) {
+// OpenPlace checks the configuration and connects to containerd, which must
+// serve. Coordinator, Session and Repositories are not looked at.
+func OpenPlace(c Config) (*Place, error) {
 	c.setDefaults()
 	dir := filepath.Join(c.DataDir, "runner")
 	hosts := filepath.Join(dir, "registries")
@@ -118,7 +127,7 @@ func New(c Config) (*Service, error) {
 	}
 	var engine *build.Engine
 	executor, err := containerd.New(containerd.Config{
-		Socket: c.Socket, Dir: filepath.Join(dir, "containers"), DefaultImage: c.DefaultImage,
+		Socket: c.Socket, Dir: filepath.Join(dir, "containers"), DefaultImage: c.DefaultImage, Namespace: c.Namespace, CgroupParent: c.CgroupParent,
 		Registry: c.Registry, RegistryHosts: hosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
 		Network: containerd.NetworkConfig{Instance: c.Instance, Subnet: c.JobSubnet, Blocked: append([]netip.Prefix{c.BuildSubnet}, c.Blocked...),
 			HostPorts: c.HostPorts, DNS: c.DNS},
@@ -149,24 +158,50 @@ func New(c Config) (*Service, error) {
 			CNIBinDir: c.CNIBinDir, Subnet: c.BuildSubnet, DNS: executor.DNS(), RuntimePath: filepath.Join(c.BinDir, "containerd-shim-runc-v2"),
 			Registries: registries, CacheBudget: c.BuildBudget, IdleTimeout: c.BuildIdle, InNetwork: network.InNetwork, Place: c.PlaceBuildkit, Logger: c.Logger,
 		},
-		Dir: filepath.Join(dir, "endpoints"), RegistryHosts: hosts, Scanner: c.Scanner,
+		Dir: filepath.Join(dir, "endpoints"), RegistryHosts: hosts, Scanner: c.Scanner, JobsNamespace: c.Namespace,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("image builds: %w", err), executor.Close(context.Background()))
 	}
+	return &Place{executor: executor, engine: engine, network: network, tools: tools(c.BinDir)}, nil
+}
+
+// Executor runs jobs in the place.
+func (p *Place) Executor() runner.Executor {
+	return &recovering{Executor: p.executor, engine: p.engine}
+}
+
+// BuildsDir is where jobs see their builds folder.
+func (*Place) BuildsDir() string { return containerd.BuildsDir }
+
+// Tools are placed in the jobs' PATH.
+func (p *Place) Tools() []runner.ToolMount { return p.tools }
+
+// Close stops image builds and removes the networks. No job may be running.
+func (p *Place) Close(ctx context.Context) error {
+	return errors.Join(p.engine.Close(), p.network.Close(), p.executor.Close(ctx))
+}
+
+// New checks the configuration and connects to containerd, which must serve.
+func New(c Config) (*Service, error) {
+	c.setDefaults()
+	place, err := OpenPlace(c)
+	if err != nil {
+		return nil, err
+	}
 	r, err := runner.New(runner.Config{
-		Dir: dir, BuildsDir: containerd.BuildsDir, Session: c.Session, Name: c.Name, Version: c.Version, Hostname: c.Hostname, Repositories: c.Repositories,
+		Dir: filepath.Join(c.DataDir, "runner"), BuildsDir: place.BuildsDir(), Session: c.Session, Name: c.Name, Version: c.Version, Hostname: c.Hostname, Repositories: c.Repositories,
 		Concurrent: c.Concurrent, MemoryBudget: c.MemoryBudget, Limits: c.Limits, MaxLimits: c.MaxLimits, Privileged: c.Privileged, CacheBudget: c.CacheBudget,
 		// The coordinator is in this process: a cancellation of a silent job is
 		// heard at the next sign of life.
 		KeepAlive: 3 * time.Second,
-		Tools:     tools(c.BinDir),
+		Tools:     place.Tools(),
 		Logger:    c.Logger,
-	}, c.Coordinator, &recovering{Executor: executor, engine: engine})
+	}, c.Coordinator, place.Executor())
 	if err != nil {
-		return nil, errors.Join(err, engine.Close(), executor.Close(context.Background()))
+		return nil, errors.Join(err, place.Close(context.Background()))
 	}
-	return &Service{runner: r, executor: executor, engine: engine, network: network}, nil
+	return &Service{Place: place, runner: r}, nil
 }
 
 // tools are the programs placed in the PATH of jobs; those for the cluster only
@@ -198,7 +233,7 @@ func (s *Service) Run(ctx context.Context) error {
 	err := errors.Join(s.runner.Run(ctx), <-administration)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 	defer cancel()
-	return errors.Join(err, s.engine.Close(), s.network.Close(), s.executor.Close(closing))
+	return errors.Join(err, s.Close(closing))
 }
 
 // administrate serves the administrator's image builds until ctx ends.

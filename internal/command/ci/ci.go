@@ -27,15 +27,16 @@ const (
 // Option changes what New builds.
 type Option func(*options)
 
-type options struct{ executor Executor }
+type options struct{ places Places }
 
-// WithExecutor makes `slipway ci run` use another executor than plain processes of this host.
-func WithExecutor(e Executor) Option { return func(o *options) { o.executor = e } }
+// WithPlaces makes `slipway ci run` look for a place for its jobs; without, they are processes of
+// this host.
+func WithPlaces(p Places) Option { return func(o *options) { o.places = p } }
 
 // New returns the command with its subcommands. A failed subcommand returns an error with a method
 // ExitCode() int and has already written its message.
 func New(with ...Option) *cobra.Command {
-	o := options{executor: shellExecutor}
+	o := options{places: hostOnly}
 	for _, option := range with {
 		option(&o)
 	}
@@ -52,7 +53,7 @@ func New(with ...Option) *cobra.Command {
 		},
 	}
 	c.SetFlagErrorFunc(usage)
-	c.AddCommand(lintCommand(), planCommand(), expandCommand(), runCommand(o.executor))
+	c.AddCommand(lintCommand(), planCommand(), expandCommand(), runCommand(o.places))
 	return c
 }
 

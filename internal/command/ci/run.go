@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,30 +19,71 @@ import (
 	"github.com/slipwayhq/slipway/internal/runner/local"
 )
 
-// Executor makes the executor of `slipway ci run` and names the folder its jobs see their builds in;
-// an empty name is the host's own path.
-type Executor func(ctx context.Context) (executor runner.Executor, buildsDir string, err error)
+// Place is where the jobs of `slipway ci run` run.
+type Place struct {
+	Executor  runner.Executor
+	BuildsDir string // where jobs see their builds folder; empty: the host's own path
+	Tools     []runner.ToolMount
+	Limits    runner.Limits
+	MaxLimits runner.Limits
+	Memory    int64  // bytes for all jobs; 0: no limit
+	Notice    string // what people should know about the place; may be empty
+	// Close gives back what the place holds; may be nil.
+	Close func(context.Context) error
+}
 
-func shellExecutor(context.Context) (runner.Executor, string, error) { return local.New(), "", nil }
+// Executors are the values of --executor.
+const (
+	ExecutorAuto       = "auto"       // containers where jobs name images and they can be had
+	ExecutorContainers = "containers" // or an error
+	ExecutorHost       = "host"       // processes of this host
+)
+
+// Places finds a place for jobs. wanted is one of the values of --executor;
+// images reports whether a job names an image or a service.
+type Places func(ctx context.Context, wanted string, images bool) (Place, error)
+
+// OnHost is the place for jobs that have no other; reason says why.
+func OnHost(reason string) Place {
+	p := Place{Executor: local.New()}
+	if reason != "" {
+		p.Notice = "Jobs run as processes of this host, without their images and services: " + reason
+	}
+	return p
+}
+
+func hostOnly(_ context.Context, wanted string, images bool) (Place, error) {
+	const reason = "containers need a running platform on this machine, and root."
+	if wanted == ExecutorContainers {
+		return Place{}, delivery.Errorf(delivery.Unavailable, "There are no containers here: %s", reason)
+	}
+	if !images || wanted == ExecutorHost {
+		return OnHost(""), nil
+	}
+	return OnHost(reason), nil
+}
 
 type runOptions struct {
 	event
-	executor   Executor
+	places     Places
+	executor   string
 	concurrent int
 	artifacts  string
 	verbose    bool
 	json       bool
 }
 
-func runCommand(executor Executor) *cobra.Command {
-	o := runOptions{executor: executor}
+func runCommand(places Places) *cobra.Command {
+	o := runOptions{places: places}
 	c := &cobra.Command{
 		Use:   "run [FILE] [JOB...]",
 		Short: "Run the pipeline on the working copy, before the push",
 		Long: "Run the pipeline on the working copy as it is, files that are not committed included. The jobs run\n" +
 			"in a checkout of their own, so the working copy is not touched. With names, only those jobs and what\n" +
-			"they need run; manual jobs, and jobs of an environment, run only when they are named.",
-		Example: "  slipway ci run\n  slipway ci run .gitlab-ci.yml test lint\n  slipway ci run --tag v1.0.0 --var DEBUG=1",
+			"they need run; manual jobs, and jobs of an environment, run only when they are named.\n\n" +
+			"Jobs that name images run in containers where Slipway runs on this machine and the caller is root;\n" +
+			"otherwise they are processes of this host.",
+		Example: "  slipway ci run\n  slipway ci run .gitlab-ci.yml test lint\n  slipway ci run --tag v1.0.0 --var DEBUG=1\n  sudo slipway ci run --executor containers",
 		RunE: func(c *cobra.Command, args []string) error {
 			file, jobs := splitRunArgs(args)
 			f, err := open(c, file)
@@ -53,6 +95,7 @@ func runCommand(executor Executor) *cobra.Command {
 	}
 	o.flags(c)
 	c.Flags().IntVar(&o.concurrent, "concurrent", runtime.NumCPU(), "most jobs at a time")
+	c.Flags().StringVar(&o.executor, "executor", ExecutorAuto, "where jobs run: auto, containers or host")
 	c.Flags().StringVar(&o.artifacts, "artifacts", "", "keep the jobs' artifacts in this folder")
 	c.Flags().BoolVarP(&o.verbose, "verbose", "v", false, "show the runner's own words too")
 	c.Flags().BoolVar(&o.json, "json", false, "print the result as JSON; the jobs' output goes to standard error")
@@ -74,6 +117,9 @@ func splitRunArgs(args []string) (file, jobs []string) {
 func (o *runOptions) run(c *cobra.Command, f *file, names []string) error {
 	if o.concurrent < 1 {
 		return usage(c, errors.New("--concurrent must be at least 1"))
+	}
+	if o.executor != ExecutorAuto && o.executor != ExecutorContainers && o.executor != ExecutorHost {
+		return usage(c, fmt.Errorf("--executor is %s, %s or %s", ExecutorAuto, ExecutorContainers, ExecutorHost))
 	}
 	config, facts, diags, err := o.compile(c, f)
 	if err != nil {
@@ -113,11 +159,30 @@ func (o *runOptions) run(c *cobra.Command, f *file, names []string) error {
 
 // execute runs the selected jobs to their end.
 func (o *runOptions) execute(c *cobra.Command, f *file, facts gitlabci.Context, plan *gitlabci.Pipeline, names []string) (*runResult, error) {
+	place, err := o.places(c.Context(), o.executor, wantsImages(plan))
+	if err != nil {
+		return nil, err
+	}
+	if place.Close != nil {
+		defer func() {
+			closing, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 30*time.Second)
+			defer cancel()
+			if err := place.Close(closing); err != nil {
+				fmt.Fprintf(c.ErrOrStderr(), "slipway: the containers' networks were not removed: %v\n", err)
+			}
+		}()
+	}
+	if place.Notice != "" {
+		fmt.Fprintln(c.ErrOrStderr(), place.Notice)
+	}
 	dir, err := os.MkdirTemp("", "slipway-ci-run-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil { // users of containers pass through to their builds
+		return nil, err
+	}
 	snapshot, err := takeSnapshot(c.Context(), f.folder, dir, facts)
 	if err != nil {
 		return nil, err
@@ -134,13 +199,10 @@ func (o *runOptions) execute(c *cobra.Command, f *file, facts gitlabci.Context, 
 	if err != nil {
 		return nil, err
 	}
-	executor, buildsDir, err := o.executor(c.Context())
-	if err != nil {
-		return nil, err
-	}
 	worker, err := runner.New(runner.Config{
-		Dir: runnerDir, BuildsDir: buildsDir, Name: "slipway ci run", Repositories: snapshot, Concurrent: o.concurrent,
-	}, coordinator, executor)
+		Dir: runnerDir, BuildsDir: place.BuildsDir, Name: "slipway ci run", Repositories: snapshot, Concurrent: o.concurrent,
+		Tools: place.Tools, Limits: place.Limits, MaxLimits: place.MaxLimits, MemoryBudget: place.Memory,
+	}, coordinator, place.Executor)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +224,16 @@ func (o *runOptions) execute(c *cobra.Command, f *file, facts gitlabci.Context, 
 		}
 	}
 	return coordinator.result(), nil
+}
+
+// wantsImages reports whether a job that would run names an image or services.
+func wantsImages(plan *gitlabci.Pipeline) bool {
+	for i := range plan.Jobs {
+		if j := &plan.Jobs[i]; j.Trigger == nil && (j.Image != nil || len(j.Services) > 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // runnerFolder makes the runner's folder; caches outlive it, one set per working copy.
