@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	containerdlog "github.com/containerd/log"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/internal/command/ci"
@@ -75,12 +76,21 @@ func (s *settings) openContainers(ctx context.Context) (ci.Place, error) {
 	if err != nil {
 		return ci.Place{}, err
 	}
+	if err := containerdlog.SetLevel("error"); err != nil { // the jobs' output says what people need
+		return ci.Place{}, errors.Join(err, unlock())
+	}
 	place, err := jobs.OpenPlace(c)
 	if err != nil {
 		return ci.Place{}, errors.Join(err, unlock())
 	}
+	// The token may read every project and change nothing.
+	token, err := readSecret(s.readTokenFile())
+	if err != nil {
+		return ci.Place{}, errors.Join(fmt.Errorf("credential for images: %w", err), place.Close(ctx), unlock())
+	}
 	return ci.Place{
-		Executor: place.Executor(), BuildsDir: place.BuildsDir(), Tools: place.Tools(), Memory: c.MemoryBudget,
+		Credentials: []delivery.JobCredential{{Type: "registry", URL: s.externalHost(), Username: "slipway-gitops", Password: token}},
+		Executor:    place.Executor(), BuildsDir: place.BuildsDir(), Tools: place.Tools(), Memory: c.MemoryBudget,
 		Limits: runner.Limits{Memory: c.Limits.Memory, CPU: c.Limits.CPU, PIDs: 4096}, MaxLimits: c.MaxLimits,
 		Close: func(ctx context.Context) error { return errors.Join(place.Close(ctx), unlock()) },
 	}, nil

@@ -83,8 +83,8 @@ func (e *Engine) changeIn(ctx context.Context, pipelineID, jobID int64, fn func(
 }
 
 // PlayJob starts a manual or delayed job, or retries one that has ended. The
-// job runs as the user; vars are set for this job only.
-func (e *Engine) PlayJob(ctx context.Context, userID, jobID int64, vars []VariableValue) (Job, error) {
+// job runs as the user; vars and inputs are set for this job only.
+func (e *Engine) PlayJob(ctx context.Context, userID, jobID int64, vars []VariableValue, inputs map[string]string) (Job, error) {
 	sealed := e.sealValues(vars)
 	return e.change(ctx, jobID, func(u *unit, lp *live, i int) error {
 		switch lp.proc.Jobs[i].Status {
@@ -96,8 +96,42 @@ func (e *Engine) PlayJob(ctx context.Context, userID, jobID int64, vars []Variab
 		if len(sealed) > 0 {
 			lp.jobs[i].Variables = sealed
 		}
+		if len(inputs) > 0 {
+			options, err := u.options(jobID)
+			if err != nil {
+				return err
+			}
+			if lp.jobs[i].Inputs, err = givenInputs(options.Inputs, inputs); err != nil {
+				return err
+			}
+		}
 		return lp.proc.Apply(i, process.EventPlay)
 	})
+}
+
+// givenInputs checks values against a job's inputs and keeps those that differ
+// from the default.
+func givenInputs(declared []gitlabci.JobInput, given map[string]string) (map[string]string, error) {
+	out := map[string]string{}
+	for name, value := range given {
+		known := false
+		for i := range declared {
+			if declared[i].Name != name {
+				continue
+			}
+			known = true
+			if err := declared[i].Check(value); err != nil {
+				return nil, &delivery.Error{Kind: delivery.Invalid, Message: err.Error(), Err: err}
+			}
+			if value != declared[i].Default {
+				out[name] = value
+			}
+		}
+		if !known {
+			return nil, delivery.Errorf(delivery.Invalid, "the job has no input %s", name)
+		}
+	}
+	return out, nil
 }
 
 // RetryJob makes a new attempt of a job that has ended and returns it.

@@ -84,7 +84,7 @@ after: {stage: deploy, script: x}
 		t.Errorf("pipeline is %s", s)
 	}
 	gate := w.jobs(p.ID)["gate"]
-	if _, err := w.engine.PlayJob(w.ctx, 1, gate.ID, []pipeline.VariableValue{{Key: "CHOICE", Value: "blue"}}); err != nil {
+	if _, err := w.engine.PlayJob(w.ctx, 1, gate.ID, []pipeline.VariableValue{{Key: "CHOICE", Value: "blue"}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	spec := w.take()

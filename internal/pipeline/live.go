@@ -265,7 +265,7 @@ func (u *unit) renew(lp *live, i int) error {
 		Needs: old.Needs, Tags: old.Tags, ResourceGroup: old.ResourceGroup, Interruptible: old.Interruptible,
 		Attempt: lp.proc.Jobs[i].Attempt, UserID: old.UserID, Environment: old.Environment, EnvironmentAction: old.EnvironmentAction,
 		Timeout: old.Timeout, RetryMax: old.RetryMax, RetryWhen: old.RetryWhen, RetryCodes: old.RetryCodes, AllowCodes: old.AllowCodes,
-		StartIn: old.StartIn, Strategy: old.Strategy, Variables: old.Variables}
+		StartIn: old.StartIn, Strategy: old.Strategy, Variables: old.Variables, Inputs: old.Inputs}
 	if by, ok := lp.users[i]; ok {
 		next.UserID = by
 		delete(lp.users, i)

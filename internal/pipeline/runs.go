@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/pipeline/gitlabci"
 	"github.com/slipwayhq/slipway/internal/pipeline/process"
 )
 
@@ -386,6 +387,9 @@ func (e *Engine) contextOf(ctx context.Context, jobID int64) (*jobContext, error
 		}
 		if c.pipeline, err = tx.Pipeline(c.job.PipelineID); err != nil {
 			return err
+		}
+		if raw, err = gitlabci.FillJobInputs(raw, c.job.Inputs); err != nil {
+			return fmt.Errorf("pipeline: job %d: %w", jobID, err)
 		}
 		c.options, err = parseOptions(jobID, raw)
 		return err

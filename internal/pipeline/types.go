@@ -129,7 +129,8 @@ type Job struct {
 	TokenHash                 string
 	TraceSize                 int64
 	DownstreamID              int64
-	Variables                 []SealedVariable // given when it was played
+	Variables                 []SealedVariable  // given when it was played
+	Inputs                    map[string]string // the same for its inputs
 	RetryMax                  int
 	RetryWhen                 []string
 	RetryCodes                []int

@@ -3,12 +3,14 @@ package web
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/pipeline"
+	"github.com/slipwayhq/slipway/internal/pipeline/gitlabci"
 )
 
 const jobsOnPage = 30
@@ -162,6 +164,7 @@ type jobView struct {
 	Truncated bool
 	LogSize   int64
 	Confirm   string
+	Inputs    []gitlabci.JobInput
 	Needs     []graphJob
 	EnvLink   string
 	Timeout   time.Duration
@@ -213,7 +216,7 @@ func (s *Server) jobHead(r *Request, j pipeline.JobView) (jobView, error) {
 	}
 	v.MayErase = v.May && r.Role >= delivery.Maintainer && finalStatus(j.Job.Status) && j.Job.ErasedAt.IsZero()
 	if j.Options != nil {
-		v.Confirm = j.Options.ManualConfirmation
+		v.Confirm, v.Inputs = j.Options.ManualConfirmation, j.Options.Inputs
 	}
 	if !finalStatus(j.Job.Status) && !j.Job.Retried {
 		v.Live = v.Base
@@ -341,6 +344,17 @@ func runnerServes(x *pipeline.Runner, projectID int64, groups []delivery.Group) 
 	return false
 }
 
+// jobInputsOf reads the fields of a form that are inputs of the job.
+func jobInputsOf(form url.Values) map[string]string {
+	inputs := map[string]string{}
+	for name, values := range form {
+		if input, ok := strings.CutPrefix(name, "input:"); ok && len(values) > 0 {
+			inputs[input] = values[0]
+		}
+	}
+	return inputs
+}
+
 // jobAction plays, retries, cancels or unschedules a job.
 func (s *Server) jobAction(action string) Handler {
 	return func(w http.ResponseWriter, r *Request) error {
@@ -358,7 +372,7 @@ func (s *Server) jobAction(action string) Handler {
 			if err := r.ParseForm(); err != nil {
 				return &delivery.Error{Kind: delivery.Invalid, Message: "The form cannot be read.", Err: err}
 			}
-			after, err = s.Pipelines.PlayJob(ctx, user, j.Job.ID, variableValues(givenVariables(r.Form)))
+			after, err = s.Pipelines.PlayJob(ctx, user, j.Job.ID, variableValues(givenVariables(r.Form)), jobInputsOf(r.Form))
 			notice = "The job has been started."
 		case "retry":
 			after, err = s.Pipelines.RetryJob(ctx, user, j.Job.ID)

@@ -28,6 +28,8 @@ type Place struct {
 	MaxLimits runner.Limits
 	Memory    int64  // bytes for all jobs; 0: no limit
 	Notice    string // what people should know about the place; may be empty
+	// Credentials let jobs pull images.
+	Credentials []delivery.JobCredential
 	// Close gives back what the place holds; may be nil.
 	Close func(context.Context) error
 }
@@ -141,6 +143,13 @@ func (o *runOptions) run(c *cobra.Command, f *file, names []string) error {
 	if err != nil {
 		return usage(c, err)
 	}
+	for i := range selected.Jobs {
+		filled, err := selected.Jobs[i].WithInputs(nil)
+		if err != nil {
+			return err
+		}
+		selected.Jobs[i] = *filled
+	}
 	result, err := o.execute(c, f, facts, selected, names)
 	if err != nil {
 		fmt.Fprintf(c.ErrOrStderr(), "slipway: %s\n", delivery.UserMessage(err))
@@ -199,6 +208,7 @@ func (o *runOptions) execute(c *cobra.Command, f *file, facts gitlabci.Context, 
 	if err != nil {
 		return nil, err
 	}
+	coordinator.credentials = place.Credentials
 	worker, err := runner.New(runner.Config{
 		Dir: runnerDir, BuildsDir: place.BuildsDir, Name: "slipway ci run", Repositories: snapshot, Concurrent: o.concurrent,
 		Tools: place.Tools, Limits: place.Limits, MaxLimits: place.MaxLimits, MemoryBudget: place.Memory,

@@ -24,7 +24,9 @@ type coordinator struct {
 	snapshot  *snapshot
 	artifacts string // folder
 	printer   *printer
-	done      chan struct{} // closed when no job is left
+	// credentials let jobs pull images.
+	credentials []delivery.JobCredential
+	done        chan struct{} // closed when no job is left
 
 	mu     sync.Mutex
 	state  *process.Pipeline

@@ -38,8 +38,9 @@ func (c *coordinator) spec(i int) *delivery.JobSpec {
 			Name: g.Name, Stage: g.Stage, PipelineID: 1, ProjectID: 1, ProjectName: c.event.Predefined["CI_PROJECT_NAME"],
 			ProjectFullPath: c.event.Predefined["CI_PROJECT_PATH"],
 		},
-		RunnerInfo: delivery.JobRunnerInfo{Timeout: int(timeout.Seconds())},
-		Variables:  predefined, Cache: c.caches(g, expand), Artifacts: artifacts(g, expand),
+		RunnerInfo:  delivery.JobRunnerInfo{Timeout: int(timeout.Seconds())},
+		Credentials: c.credentials,
+		Variables:   predefined, Cache: c.caches(g, expand), Artifacts: artifacts(g, expand),
 		Steps: []delivery.JobStep{{
 			Name: "script", Script: append(append([]string{}, g.BeforeScript...), g.Script...), Timeout: int(timeout.Seconds()), When: "on_success",
 		}},

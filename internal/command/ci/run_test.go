@@ -110,15 +110,15 @@ func TestRunFails(t *testing.T) {
 
 func TestRunTellsThatImagesAreNotUsed(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	dir := workingFolder(t, map[string]string{"ci.yml": "a: {image: debian, script: [echo here]}\nb: {script: [echo plain]}\n"})
+	dir := workingFolder(t, map[string]string{"ci.yml": "a: {image: debian, script: [echo here]}\nb: {inputs: {word: {default: plain}}, run: [{name: say, script: 'echo ${{ job.inputs.word }}'}]}\n"})
 	file := filepath.Join(dir, "ci.yml")
 	const notice = "Jobs run as processes of this host, without their images and services"
 	if out, errs, code := run(t, "run", file); code != 0 || !strings.Contains(errs, notice) || !strings.Contains(out, "here") {
 		t.Errorf("%d %q %q", code, out, errs)
 	}
 	for _, args := range [][]string{{"run", file, "b"}, {"run", file, "--executor", "host"}} {
-		if _, errs, code := run(t, args...); code != 0 || strings.Contains(errs, notice) {
-			t.Errorf("%v: %d %q", args, code, errs)
+		if out, errs, code := run(t, args...); code != 0 || strings.Contains(errs, notice) || !strings.Contains(out, "plain") {
+			t.Errorf("%v: %d %q %q", args, code, out, errs)
 		}
 	}
 	if _, errs, code := run(t, "run", file, "--executor", "containers"); code != 1 || !strings.Contains(errs, "There are no containers here") {

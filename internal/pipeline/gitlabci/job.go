@@ -190,10 +190,7 @@ func (j *jobDef) readWork(d *decoder, all *inheritable) {
 		if n.has("script") {
 			d.clash(v, "cannot be used together with script")
 		}
-		if v.kind != listKind {
-			d.errorf(v, "must be a list of steps, not %s", v.describe())
-		}
-		d.missing(v, "is not supported: CI/CD steps are experimental; write the commands as script")
+		t.Script = readRun(d, v)
 	})
 	t.BeforeScript, t.AfterScript, t.PreGetSources = all.beforeScript, all.afterScript, all.hooks
 	t.Artifacts, t.Cache, t.Image, t.Services = all.artifacts, all.cache, all.image, all.services
@@ -201,7 +198,7 @@ func (j *jobDef) readWork(d *decoder, all *inheritable) {
 	d.optional(n, "coverage", func(v *node) { t.Coverage = readCoverage(d, v) })
 	d.optional(n, "release", func(v *node) { t.Release = readRelease(d, v) })
 	d.optional(n, "secrets", func(v *node) { t.Secrets = readSecrets(d, v) })
-	d.optional(n, "inputs", func(v *node) { readJobInputs(d, v) })
+	d.optional(n, "inputs", func(v *node) { t.Inputs = readJobInputs(d, v) })
 	d.optional(n, "dast_configuration", func(v *node) {
 		if d.mapping(v, "site_profile", "scanner_profile") {
 			d.warnf(v, "has no effect here")
@@ -223,23 +220,6 @@ func withPath(a *Artifacts, path string) *Artifacts {
 	out := *a
 	out.Paths = append(a.Paths[:len(a.Paths):len(a.Paths)], path)
 	return &out
-}
-
-// readJobInputs checks inputs: of a job; each needs a default.
-func readJobInputs(d *decoder, n *node) {
-	if !d.anyMapping(n) {
-		return
-	}
-	for _, f := range n.fields {
-		d.in(f.key, func() {
-			if in := readInput(d, f, false); in.value == nil && f.value.kind == mapKind {
-				d.errorf(f.value, "needs a default")
-			} else if f.value.kind != mapKind {
-				d.errorf(f.value, "must be a mapping with default, not %s", f.value.describe())
-			}
-		})
-	}
-	d.missing(n, "is not supported: give the value as a variable")
 }
 
 // readFlow reads when and under which conditions a job runs.

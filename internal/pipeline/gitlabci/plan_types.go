@@ -70,6 +70,8 @@ type Job struct {
 	IDTokens []IDToken `json:"id_tokens,omitempty"`
 	Secrets  []Secret  `json:"secrets,omitempty"`
 
+	Inputs []JobInput `json:"inputs,omitempty"` // used as ${{ job.inputs.NAME }}, filled in by FillJobInputs
+
 	ManualConfirmation string `json:"manual_confirmation,omitempty"`
 
 	File string `json:"file,omitempty"` // where the job is written

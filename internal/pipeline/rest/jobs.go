@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"encoding/json"
 	"io"
 	"mime"
 	"net/http"
@@ -372,6 +373,7 @@ func (s *server) act(w http.ResponseWriter, r *api.Request, status int, fn func(
 func (s *server) playJob(w http.ResponseWriter, r *api.Request) error {
 	var in struct {
 		Variables []givenVariable `json:"job_variables_attributes"`
+		Inputs    map[string]any  `json:"job_inputs"`
 	}
 	if err := api.Decode(r, &in); err != nil {
 		return err
@@ -380,7 +382,21 @@ func (s *server) playJob(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.act(w, r, http.StatusOK, func(j *pipeline.Job) (pipeline.Job, error) { return s.PlayJob(r.Context(), userID(r), j.ID, vars) })
+	inputs := make(map[string]string, len(in.Inputs))
+	for name, value := range in.Inputs {
+		text, ok := value.(string)
+		if !ok {
+			raw, err := json.Marshal(value)
+			if err != nil {
+				return delivery.Errorf(delivery.Invalid, "job_inputs: %s cannot be read", name)
+			}
+			text = string(raw)
+		}
+		inputs[name] = text
+	}
+	return s.act(w, r, http.StatusOK, func(j *pipeline.Job) (pipeline.Job, error) {
+		return s.PlayJob(r.Context(), userID(r), j.ID, vars, inputs)
+	})
 }
 
 func (s *server) retryJob(w http.ResponseWriter, r *api.Request) error {

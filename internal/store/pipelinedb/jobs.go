@@ -22,14 +22,15 @@ type jobExtra struct {
 	AllowCodes []int                     `json:"allow_codes,omitempty"`
 	Variables  []pipeline.SealedVariable `json:"variables,omitempty"`
 	Strategy   string                    `json:"strategy,omitempty"`
+	Inputs     map[string]string         `json:"inputs,omitempty"`
 }
 
 // extra returns what to store for the rarely set fields.
 func extra(j *pipeline.Job) any {
-	if len(j.RetryWhen)+len(j.RetryCodes)+len(j.AllowCodes)+len(j.Variables)+len(j.Strategy) == 0 {
+	if len(j.RetryWhen)+len(j.RetryCodes)+len(j.AllowCodes)+len(j.Variables)+len(j.Strategy)+len(j.Inputs) == 0 {
 		return "{}"
 	}
-	return jobExtra{j.RetryWhen, j.RetryCodes, j.AllowCodes, j.Variables, j.Strategy}
+	return jobExtra{j.RetryWhen, j.RetryCodes, j.AllowCodes, j.Variables, j.Strategy, j.Inputs}
 }
 
 type extraScan struct{ j *pipeline.Job }
@@ -46,7 +47,7 @@ func (s extraScan) Scan(src any) error {
 	if err := json.Unmarshal([]byte(raw), &e); err != nil {
 		return err
 	}
-	s.j.RetryWhen, s.j.RetryCodes, s.j.AllowCodes, s.j.Variables, s.j.Strategy = e.RetryWhen, e.RetryCodes, e.AllowCodes, e.Variables, e.Strategy
+	s.j.RetryWhen, s.j.RetryCodes, s.j.AllowCodes, s.j.Variables, s.j.Strategy, s.j.Inputs = e.RetryWhen, e.RetryCodes, e.AllowCodes, e.Variables, e.Strategy, e.Inputs
 	return nil
 }
 
