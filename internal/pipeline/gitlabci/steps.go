@@ -45,7 +45,9 @@ func readRun(d *decoder, n *node) []string {
 		}
 		for _, key := range []string{"step", "action", "func"} {
 			if v := step.get(key); v != nil {
-				d.in(key, func() { d.missing(v, "is not offered: steps of other repositories are not run here; write the commands as script") })
+				d.in(key, func() {
+					d.missing(v, "is not offered: steps of other repositories are not run here; write the commands as script")
+				})
 			}
 		}
 		env := readStepEnv(d, step)
