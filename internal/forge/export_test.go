@@ -16,5 +16,8 @@ var (
 // UseOldMerge makes the service merge as with a git before 2.38.
 func (s *Service) UseOldMerge() { s.git.minor = mergeTreeGit - 1 }
 
+// WriteGraphsAtOnce lets a push have its commit graph without a delay.
+func (s *Service) WriteGraphsAtOnce() { s.graphs.delay = 0 }
+
 // MergeTree merges two commits in memory.
 var MergeTree = (*Service).mergeTree

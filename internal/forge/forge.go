@@ -101,6 +101,7 @@ type Service struct {
 	pushes   *livePushes
 	locks    *projectLocks
 	counts   *countCache
+	graphs   *graphs
 	wakeMu   sync.Mutex
 	hookWake chan struct{}
 
@@ -166,7 +167,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{store: o.Store, access: o.Access, payloads: o.Payloads, o: o, log: o.Log, now: o.Now, git: g,
-		readers: newReaders(g), pushes: newLivePushes(), locks: newProjectLocks(), counts: newCountCache(),
+		readers: newReaders(g), pushes: newLivePushes(), locks: newProjectLocks(), counts: newCountCache(), graphs: newGraphs(),
 		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), mirrors: newMirrorRuns(), unsigned: unsigned{sha: map[string]struct{}{}}, pipelines: o.Pipelines}
 	return s, nil
 }

@@ -36,6 +36,7 @@ func (s *Service) Run(ctx context.Context) error {
 	consume("forge-webhooks", s.hookEvent)
 	wg.Go(func() { s.sendHooks(ctx) })
 	wg.Go(func() { s.runMirrors(ctx) })
+	wg.Go(func() { s.writeGraphs(ctx) })
 	wg.Go(func() { s.every(ctx, housekeepingEvery, s.housekeeping) })
 	wg.Go(func() { s.every(ctx, maintenanceEvery, s.maintain) })
 	wg.Wait()
@@ -71,6 +72,9 @@ func (s *Service) followPushes(ctx context.Context, e delivery.Event) error {
 		if err := e.Decode(&v); err != nil {
 			s.log.Error("unreadable event", "event", e.ID, "err", err)
 			return nil
+		}
+		if v.After != delivery.ZeroSHA {
+			s.graphs.want(e.ProjectID)
 		}
 		branch, ok := strings.CutPrefix(v.Ref, "refs/heads/")
 		if !ok {
@@ -239,20 +243,15 @@ func (s *Service) Maintain(ctx context.Context, projectID int64, force bool) err
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		count[key], _ = strconv.Atoi(value)
 	}
-	graph := "--split"
-	if _, err := os.Stat(filepath.Join(dir, "objects", "info", "commit-graphs")); err != nil {
-		graph = "--split=replace"
-	}
-	if force || count["count"] > loosePerGC || count["packs"] > packsPerGC {
+	pack := force || count["count"] > loosePerGC || count["packs"] > packsPerGC
+	if pack {
 		if _, err := s.git.run(ctx, dir, nil, "gc", "--quiet"); err != nil {
 			return fmt.Errorf("forge: pack repository: %w", err)
 		}
 		s.readers.forget(dir)
-		graph = "--split=replace"
 	}
-	// The paths that each commit changed make the history of a file fast.
-	if _, err := s.git.run(ctx, dir, nil, "commit-graph", "write", "--reachable", graph, "--changed-paths", "--no-progress"); err != nil {
-		return fmt.Errorf("forge: write commit graph: %w", err)
+	if err := s.writeGraph(ctx, projectID, pack); err != nil {
+		return err
 	}
 	return os.WriteFile(stamp, nil, 0o600)
 }
