@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,11 +36,9 @@ func (d *Demo) createProjects(ctx context.Context) (string, error) {
 		return "", err
 	}
 	with := gitlab.WithContext(ctx)
-	group, _, err := d.api.Groups.CreateGroup(&gitlab.CreateGroupOptions{
-		Name: gitlab.Ptr("Demo"), Path: gitlab.Ptr(d.Group), Visibility: gitlab.Ptr(gitlab.InternalVisibility),
-	}, with)
+	group, err := d.group(ctx)
 	if err != nil {
-		return "", fmt.Errorf("create the group %s: %w", d.Group, err)
+		return "", err
 	}
 	create := func(name, path, description string) (*gitlab.Project, error) {
 		p, _, err := d.api.Projects.CreateProject(&gitlab.CreateProjectOptions{
@@ -74,6 +73,48 @@ func (d *Demo) createProjects(ctx context.Context) (string, error) {
 	return fmt.Sprintf("group %s with %s and %s; manifests pushed over git", d.Group, app.PathWithNamespace, config.PathWithNamespace), nil
 }
 
+// group makes the group, or finds it where somebody has projects of their own
+// in it.
+func (d *Demo) group(ctx context.Context) (*gitlab.Group, error) {
+	with := gitlab.WithContext(ctx)
+	group, _, err := d.api.Groups.GetGroup(d.Group, nil, with)
+	if err == nil {
+		return group, nil
+	}
+	if !isStatus(err, http.StatusNotFound) {
+		return nil, fmt.Errorf("read the group %s: %w", d.Group, err)
+	}
+	group, _, err = d.api.Groups.CreateGroup(&gitlab.CreateGroupOptions{
+		Name: gitlab.Ptr("Demo"), Path: gitlab.Ptr(d.Group), Visibility: gitlab.Ptr(gitlab.InternalVisibility),
+	}, with)
+	if err != nil {
+		return nil, fmt.Errorf("create the group %s: %w", d.Group, err)
+	}
+	return group, nil
+}
+
+// removeGroup deletes the group unless somebody has put something else into it.
+func (d *Demo) removeGroup(ctx context.Context) error {
+	with := gitlab.WithContext(ctx)
+	others, _, err := d.api.Groups.ListGroupProjects(d.Group, &gitlab.ListGroupProjectsOptions{IncludeSubGroups: gitlab.Ptr(true)}, with)
+	if isStatus(err, http.StatusNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list the projects of the group %s: %w", d.Group, err)
+	}
+	for _, p := range others {
+		if p.Path != "shortener" && p.Path != "gitops-configs" {
+			d.Say("   the group %s stays: it has %s", d.Group, p.PathWithNamespace)
+			return nil
+		}
+	}
+	if _, err := d.api.Groups.DeleteGroup(d.Group, nil, with); err != nil && !isStatus(err, http.StatusNotFound) {
+		return fmt.Errorf("delete the group %s: %w", d.Group, err)
+	}
+	return nil
+}
+
 // allowPush lets the jobs of one project push to another with their job token:
 // an entry of its job token allowlist with the right to push, which is this
 // platform's own parameter.
@@ -93,9 +134,10 @@ func (d *Demo) allowPush(ctx context.Context, target, source int64) error {
 }
 
 // Remove takes the demonstration away: its Applications with everything they
-// made, both projects with their images, and the group.
+// made, both projects with their images, and the group unless it has other projects.
 func (d *Demo) Remove(ctx context.Context) error {
-	for _, name := range []string{"shortener", "shortener-staging", "shortener-production", "shortener-blue-green"} {
+	names := []string{"shortener", staging, production, blueGreen}
+	for _, name := range names {
 		if err := d.Apps.Delete(ctx, name, true); err != nil && !isGone(err) {
 			return fmt.Errorf("delete the Application %s: %w", name, err)
 		}
@@ -106,7 +148,7 @@ func (d *Demo) Remove(ctx context.Context) error {
 			return false, nil
 		}
 		for _, a := range apps {
-			if strings.HasPrefix(a.Name, "shortener") {
+			if slices.Contains(names, a.Name) {
 				return false, nil
 			}
 		}
@@ -127,10 +169,7 @@ func (d *Demo) Remove(ctx context.Context) error {
 			return fmt.Errorf("delete the project %s/%s: %w", d.Group, name, err)
 		}
 	}
-	if _, err := d.api.Groups.DeleteGroup(d.Group, nil, with); err != nil && !isStatus(err, http.StatusNotFound) {
-		return fmt.Errorf("delete the group %s: %w", d.Group, err)
-	}
-	return nil
+	return d.removeGroup(ctx)
 }
 
 func isGone(err error) bool {
