@@ -129,6 +129,7 @@ type deploymentView struct {
 	Attempts []attemptView
 	Buttons  []timelineButton
 	NowShort string
+	State    string // of the dot: success, running, failed or empty
 }
 
 type timelineButton struct{ Action, Name, Class, Confirm string }
@@ -214,6 +215,20 @@ func viewDeployment(d release.Deployment, sha string) deploymentView {
 		if b, ok := timelineButtons[action]; ok {
 			v.Buttons = append(v.Buttons, b)
 		}
+	}
+	if n := len(d.Attempts); n > 0 {
+		switch d.Attempts[n-1].Result {
+		case "":
+			v.State = "running"
+		case release.Aborted:
+			v.State = "failed"
+			if d.Weight == 0 {
+				v.Role = "" // nobody is served by it any more
+			}
+		}
+	}
+	if d.Weight > 0 && v.State == "" {
+		v.State = "success"
 	}
 	for i := len(d.Attempts) - 1; i >= 0; i-- {
 		v.Attempts = append(v.Attempts, viewAttempt(d.Attempts[i]))
