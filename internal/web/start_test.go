@@ -1,10 +1,12 @@
 package web_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/web"
 )
@@ -107,5 +109,41 @@ func TestFirstDeploymentNeedsRights(t *testing.T) {
 	}
 	if got := cluster.names(); got != "" {
 		t.Errorf("the cluster has %s", got)
+	}
+}
+
+// TestEveryLanguagesPipelineCompiles sends the form for a repository of each
+// language and reads the pipeline that the push makes.
+func TestEveryLanguagesPipelineCompiles(t *testing.T) {
+	t.Parallel()
+	s, _ := startSite(t)
+	s.person("maya")
+	for path, c := range map[string]struct {
+		language, command string
+		files             map[string]string
+		jobs              int
+	}{
+		"acme/py":     {"python", "uvicorn main:app --port 8080", map[string]string{"requirements.txt": "fastapi\n", "main.py": "app = FastAPI()\n", "test_main.py": ""}, 5},
+		"acme/pyapp":  {"python", "python3 main.py", map[string]string{"main.py": "", "pyproject.toml": ""}, 4},
+		"acme/gosvc":  {"go", "", map[string]string{"go.mod": "module x\n\ngo 1.26.0\n", "main.go": "", "main_test.go": ""}, 5},
+		"acme/node":   {"node", "node server.js", map[string]string{"package.json": `{"scripts":{"start":"node server.js","test":"node --test"}}`, "package-lock.json": "{}"}, 5},
+		"acme/docker": {"docker", "", map[string]string{"Dockerfile": "FROM scratch\nEXPOSE 9000\n"}, 3},
+		"acme/own":    {"go", "", map[string]string{"go.mod": "module x\n\ngo 1.26.0\n", "main.go": "", "main_test.go": "", "Dockerfile": "FROM scratch\n"}, 4},
+	} {
+		p := s.project(path, c.files, map[string]delivery.Role{"maya": delivery.Maintainer})
+		if _, err := s.access.SetMember(s.ctx, s.root, delivery.Owner, access.Member{User: *s.people["maya"].User, Role: delivery.Maintainer, GroupID: p.Namespace.ID}); err != nil {
+			t.Logf("%s: %v", path, err) // it is one already
+		}
+		if to := s.post("maya", "/"+path+"/-/start?again=1", "language", c.language, "command", c.command, "port", "8080", "host", p.Path); to != "/"+path+"/-/start" {
+			t.Fatalf("%s leads to %s", path, to)
+		}
+		made := s.pushed(p)
+		if made.YAMLErrors != "" {
+			t.Errorf("%s: %s", path, made.YAMLErrors)
+		}
+		doc := s.page("maya", fmt.Sprintf("/%s/-/pipelines/%d", path, made.ID))
+		if got := doc.Find("#pipeline-body .job-box").Length(); got != c.jobs {
+			t.Errorf("%s has %d jobs; want %d", path, got, c.jobs)
+		}
 	}
 }
