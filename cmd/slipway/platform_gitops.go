@@ -78,23 +78,45 @@ func (p *platform) gitopsComponents(context.Context) ([]supervise.Component, err
 	if err != nil {
 		return nil, err
 	}
-	target := &url.URL{Scheme: "http", Host: cfg.API.Address}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
-			r.SetXForwarded()
-			r.Out.Host = r.In.Host
-		},
-		FlushInterval: -1, // event streams
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
-			http.Error(w, "Argo CD does not answer; see: slipway status", http.StatusBadGateway)
-		},
-	}
-	p.mux.Handle("/argocd/", &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: proxy})
+	p.routeArgo(cfg.API.Address)
 	return []supervise.Component{{
 		Name: "slipway-gitops", After: []string{"slipway-cluster", "web"}, Unit: child,
 		Budget: p.budget("slipway-gitops"), StopWithin: 20 * time.Second,
 	}}, nil
+}
+
+// argoServices are the gRPC services of Argo CD's API, at their own paths.
+var argoServices = []string{
+	"account.AccountService", "application.ApplicationService", "applicationset.ApplicationSetService", "certificate.CertificateService",
+	"cluster.ClusterService", "gpgkey.GPGKeyService", "notification.NotificationService", "project.ProjectService",
+	"repocreds.RepoCredsService", "repository.RepositoryService", "session.SessionService", "cluster.SettingsService", "version.VersionService",
+}
+
+// routeArgo serves Argo CD's API through the gate: REST and gRPC-Web below
+// /argocd, and gRPC, for which the argocd program needs no flag.
+func (p *platform) routeArgo(address string) {
+	gate := func(transport http.RoundTripper) http.Handler {
+		proxy := &httputil.ReverseProxy{
+			Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(&url.URL{Scheme: "http", Host: address})
+				r.SetXForwarded()
+				r.Out.Host = r.In.Host
+			},
+			Transport:     transport,
+			FlushInterval: -1, // event streams
+			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+				http.Error(w, "Argo CD does not answer; see: slipway status", http.StatusBadGateway)
+			},
+		}
+		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: proxy}
+	}
+	p.mux.Handle("/argocd/", gate(nil))
+	http2 := new(http.Protocols)
+	http2.SetUnencryptedHTTP2(true)
+	grpc := gate(&http.Transport{Protocols: http2, MaxIdleConns: 2})
+	for _, service := range argoServices {
+		p.mux.Handle("POST /"+service+"/", grpc)
+	}
 }
 
 func (p *platform) reverter() gitops.Reverter { return reverter{p.forge, p.ExternalURL} }

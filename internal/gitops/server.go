@@ -117,6 +117,7 @@ type Difference struct {
 	ResourceKey
 	Desired  string
 	Live     string
+	Target   string // as git has it, not yet merged with what the cluster adds; "" for what must be pruned
 	Modified bool
 }
 
@@ -139,7 +140,7 @@ func (s *Server) Differences(ctx context.Context, app string) ([]Difference, err
 		if i.Hook {
 			continue
 		}
-		d := Difference{ResourceKey: ResourceKey{i.Group, i.Kind, i.Namespace, i.Name}, Desired: state(i.TargetState), Live: state(i.LiveState)}
+		d := Difference{ResourceKey: ResourceKey{i.Group, i.Kind, i.Namespace, i.Name}, Desired: state(i.TargetState), Live: state(i.LiveState), Target: state(i.TargetState)}
 		d.Modified = i.Modified || d.Desired == "" || d.Live == ""
 		if d.Desired != "" && d.Live != "" && i.PredictedLiveState != "" {
 			d.Desired, d.Live = i.PredictedLiveState, i.NormalizedLiveState

@@ -1,0 +1,246 @@
+package web
+
+import (
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/gitops"
+)
+
+// resourceView is one resource of an Application: as it is, as git wants it, what
+// differs, and what was reported of it.
+type resourceView struct {
+	appNode
+	App     string
+	AppLink string
+	Tab     string // events, live, desired or diff
+	Tabs    []resourceTab
+	Events  []gitops.Event
+	Lines   []template.HTML // of a manifest
+	Text    string          // the same, to be copied
+	Files   []fileDiff
+	Empty   string // why there is nothing to show
+	Self    string
+}
+
+type resourceTab struct {
+	Name, Title, Link string
+}
+
+// resourceOf finds the resource in the Application's tree. Nothing outside of it
+// is shown, so that rights in an Application are rights in nothing else.
+func (s *Server) resourceOf(r *Request, a *gitops.Application) (appNode, error) {
+	nodes, err := s.Operations.Server.Tree(r.Context(), a.Name)
+	if err != nil {
+		return appNode{}, err
+	}
+	for _, n := range appTree(a, nodes) {
+		if n.Kind == r.FormValue("kind") && n.Name == r.FormValue("resource") && n.Namespace == r.FormValue("namespace") && n.Group == r.FormValue("group") {
+			return n, nil
+		}
+	}
+	return appNode{}, &delivery.Error{Kind: delivery.NotFound, Message: "The application " + a.Name + " has no such resource (any more).", Next: "Go back to its tree."}
+}
+
+func (s *Server) resourcePage(w http.ResponseWriter, r *Request) error {
+	a, _, err := s.application(r, toLook)
+	if err != nil {
+		return err
+	}
+	n, err := s.resourceOf(r, a)
+	if err != nil {
+		return err
+	}
+	v := resourceView{appNode: n, App: a.Name, AppLink: applicationPath(a.Name), Tab: r.FormValue("tab")}
+	for _, t := range []resourceTab{{Name: "events", Title: "Events"}, {Name: "live", Title: "Live"}, {Name: "desired", Title: "Desired"}, {Name: "diff", Title: "Difference"}} {
+		if n.Sync == "" && (t.Name == "desired" || t.Name == "diff") {
+			continue // made by a controller, not declared in git
+		}
+		t.Link = n.Link + "&tab=" + t.Name
+		v.Tabs = append(v.Tabs, t)
+	}
+	if !slices.ContainsFunc(v.Tabs, func(t resourceTab) bool { return t.Name == v.Tab }) {
+		v.Tab = "events"
+	}
+	v.Self = n.Link + "&tab=" + v.Tab
+	if err := s.fillResource(r, &v); err != nil {
+		return err
+	}
+	if r.Header.Get("X-Fragment") != "" {
+		return s.fragment(w, "application_resource", "resource", v)
+	}
+	return s.render(w, r, http.StatusOK, "application_resource", Page{Title: n.Kind + " " + n.Name, Data: v})
+}
+
+// fillResource loads what the tab shows.
+func (s *Server) fillResource(r *Request, v *resourceView) error {
+	ctx := r.Context()
+	switch v.Tab {
+	case "events":
+		client, err := s.Operations.Apps()
+		if err != nil {
+			return err
+		}
+		v.Events, err = client.ResourceEvents(ctx, gitops.ResourceKey{Kind: v.Kind, Namespace: v.Namespace, Name: v.Name})
+		v.Events = v.Events[:min(len(v.Events), 4*eventsShown)]
+		return err
+	case "live":
+		if v.UID == "" {
+			v.Empty = "It is not in the cluster."
+			return nil
+		}
+		raw, err := s.Operations.Server.Manifest(ctx, v.App, v.Node)
+		if err != nil {
+			return err
+		}
+		return v.show(string(raw))
+	}
+	list, err := s.Operations.Server.Differences(ctx, v.App)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(d gitops.Difference) bool {
+		return d.ResourceKey == gitops.ResourceKey{Group: v.Group, Kind: v.Kind, Namespace: v.Namespace, Name: v.Name}
+	})
+	switch {
+	case i < 0:
+		v.Empty = "Argo CD does not compare it: it is a hook, or not declared in git."
+	case v.Tab == "desired" && list[i].Target == "":
+		v.Empty = "Git does not declare it any more."
+	case v.Tab == "desired":
+		return v.show(list[i].Target)
+	default:
+		if v.Files, err = differenceFiles(list[i : i+1]); err != nil {
+			return err
+		}
+		if len(v.Files) == 0 {
+			v.Empty = "Cluster and git agree."
+		}
+	}
+	return nil
+}
+
+func (v *resourceView) show(manifest string) (err error) {
+	if v.Text, err = gitops.Text(manifest); err != nil {
+		return err
+	}
+	v.Lines = highlightLines("manifest.yaml", v.Text)
+	return nil
+}
+
+// logsView is the end of a container's log.
+type logsView struct {
+	App, AppLink    string
+	Namespace, Pod  string
+	Container       string
+	Containers      []containerLink
+	Lines           []gitops.LogLine
+	Problem         string
+	Self, Resource  string
+	Last            int
+	Follow          bool
+	Switch, MoreURL string
+}
+
+type containerLink struct {
+	Name, Link string
+	Init       bool
+}
+
+const (
+	logLines    = 200   // of a container, at first
+	logLinesMax = 10000 // that can be asked for
+)
+
+func (s *Server) podLogsPage(w http.ResponseWriter, r *Request) error {
+	a, _, err := s.application(r, toLook)
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	q.Set("kind", "Pod")
+	q.Set("resource", q.Get("pod"))
+	r.Form = q
+	n, err := s.resourceOf(r, a)
+	if err != nil {
+		return err
+	}
+	v := logsView{App: a.Name, AppLink: applicationPath(a.Name), Namespace: n.Namespace, Pod: n.Name, Container: q.Get("container"), Resource: n.Link, Last: logLines, Follow: q.Get("follow") != "no"}
+	if last, err := strconv.Atoi(q.Get("last")); err == nil && last > 0 {
+		v.Last = min(last, logLinesMax)
+	}
+	raw, err := s.Operations.Server.Manifest(r.Context(), a.Name, n.Node)
+	if err != nil {
+		return err
+	}
+	if err := v.containers(raw); err != nil {
+		return err
+	}
+	err = s.Operations.Server.Logs(r.Context(), a.Name, v.Namespace, v.Pod, v.Container, v.Last, false, func(l gitops.LogLine) { v.Lines = append(v.Lines, l) })
+	if err != nil {
+		v.Problem = delivery.UserMessage(err)
+	}
+	v.Self = v.link(v.Container, v.Last, v.Follow)
+	v.Switch = v.link(v.Container, v.Last, !v.Follow)
+	if len(v.Lines) >= v.Last && v.Last < logLinesMax {
+		v.MoreURL = v.link(v.Container, v.Last*5, false)
+	}
+	if r.Header.Get("X-Fragment") != "" {
+		return s.fragment(w, "application_logs", "logs", v)
+	}
+	return s.render(w, r, http.StatusOK, "application_logs", Page{Title: "Logs of " + n.Name, Data: v, Wide: true})
+}
+
+func (v *logsView) link(container string, last int, follow bool) string {
+	q := url.Values{"namespace": {v.Namespace}, "pod": {v.Pod}, "container": {container}}
+	if last != logLines {
+		q.Set("last", strconv.Itoa(last))
+	}
+	if !follow {
+		q.Set("follow", "no")
+	}
+	return v.AppLink + "/logs?" + q.Encode()
+}
+
+// containers lists the pod's and chooses the first where none was named.
+func (v *logsView) containers(pod json.RawMessage) error {
+	var doc struct {
+		Spec struct {
+			Containers, InitContainers []struct{ Name string }
+		}
+	}
+	if err := json.Unmarshal(pod, &doc); err != nil {
+		return err
+	}
+	for _, c := range doc.Spec.Containers {
+		v.Containers = append(v.Containers, containerLink{Name: c.Name})
+	}
+	for _, c := range doc.Spec.InitContainers {
+		v.Containers = append(v.Containers, containerLink{Name: c.Name, Init: true})
+	}
+	if !slices.ContainsFunc(v.Containers, func(c containerLink) bool { return c.Name == v.Container }) && len(v.Containers) > 0 {
+		v.Container = v.Containers[0].Name
+	}
+	for i := range v.Containers {
+		v.Containers[i].Link = v.link(v.Containers[i].Name, v.Last, v.Follow)
+	}
+	return nil
+}
+
+// status is the word that kubectl shows for a pod, and more of the kind.
+func (n appNode) Status() string { return strings.TrimSpace(n.Info["Status Reason"]) }
+
+// Containers is how many of a pod's containers are ready, such as 1/1.
+func (n appNode) Containers() string { return n.Info["Containers"] }
+
+// Restarts counts the restarts of a pod's containers; "" for none.
+func (n appNode) Restarts() string { return n.Info["Restart Count"] }
+
+// Revision is the number that a controller gave, such as Rev:2.
+func (n appNode) Revision() string { return n.Info["Revision"] }

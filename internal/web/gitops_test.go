@@ -1,0 +1,301 @@
+package web_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic/fake"
+	"sigs.k8s.io/yaml"
+
+	"github.com/slipwayhq/slipway/internal/access"
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/gitops"
+	"github.com/slipwayhq/slipway/internal/openid"
+	"github.com/slipwayhq/slipway/internal/rollout"
+	"github.com/slipwayhq/slipway/internal/web"
+)
+
+// One Application that is synced automatically, one by hand.
+const gitopsObjects = `
+apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata: {name: shop, namespace: argocd}
+spec:
+  project: default
+  source: {repoURL: REPO, path: shop, targetRevision: main}
+  destination: {namespace: shop}
+  syncPolicy: {automated: {prune: true, selfHeal: true}}
+status:
+  sync: {status: OutOfSync, revision: NEW}
+  health: {status: Progressing}
+  conditions: [{type: SyncError, message: "shop/a.yaml: mapping values are not allowed"}]
+  operationState:
+    phase: Failed
+    message: one or more objects failed to apply
+    startedAt: "2026-01-02T03:04:05Z"
+    operation: {initiatedBy: {automated: true}}
+    syncResult:
+      revision: NEW
+      resources: [{kind: Service, namespace: shop, name: web, status: SyncFailed, message: "spec.ports[0].port: Invalid value"}, {kind: ConfigMap, namespace: shop, name: settings, status: Synced, message: configured}]
+  resources:
+  - {group: apps, version: v1, kind: Deployment, namespace: shop, name: web, status: OutOfSync, health: {status: Progressing}}
+  - {version: v1, kind: Secret, namespace: shop, name: keys, status: Synced}
+  - {version: v1, kind: ConfigMap, namespace: shop, name: gone, status: OutOfSync, health: {status: Missing}}
+  history:
+  - {id: 0, revision: OLD, deployedAt: "2026-01-01T00:00:00Z", source: {repoURL: REPO, path: shop}, initiatedBy: {username: "@maya"}}
+  - {id: 1, revision: NEW, deployedAt: "2026-01-02T00:00:00Z", source: {repoURL: REPO, path: shop}, initiatedBy: {automated: true}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata: {name: hand, namespace: argocd}
+spec:
+  project: default
+  source: {repoURL: REPO, path: hand}
+  destination: {namespace: hand}
+status:
+  sync: {status: Synced, revision: NEW}
+  health: {status: Healthy}
+  history:
+  - {id: 3, revision: OLD, deployedAt: "2026-01-01T00:00:00Z"}
+  - {id: 4, revision: NEW, deployedAt: "2026-01-02T00:00:00Z"}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata: {name: foreign, namespace: argocd}
+spec: {project: default, source: {repoURL: "https://elsewhere.example/ops.git", path: x}, destination: {namespace: foreign}}
+status: {sync: {status: Synced}, health: {status: Healthy}}
+---
+apiVersion: v1
+kind: Event
+metadata: {name: shop.1, namespace: argocd}
+involvedObject: {kind: Application, name: shop}
+reason: ResourceUpdated
+message: Updated health status
+type: Normal
+count: 2
+lastTimestamp: "2026-01-02T03:04:16Z"
+`
+
+// argoAnswers is Argo CD's API of the Application shop.
+var argoAnswers = map[string]string{
+	"shop/resource-tree": `{"nodes":[
+	 {"group":"apps","version":"v1","kind":"Deployment","namespace":"shop","name":"web","uid":"1","health":{"status":"Progressing"}},
+	 {"group":"apps","version":"v1","kind":"ReplicaSet","namespace":"shop","name":"web-1","uid":"2","parentRefs":[{"uid":"1"}],"info":[{"name":"Revision","value":"Rev:1"}]},
+	 {"version":"v1","kind":"Pod","namespace":"shop","name":"web-1-x","uid":"3","parentRefs":[{"uid":"2"}],"info":[{"name":"Status Reason","value":"ImagePullBackOff"},{"name":"Containers","value":"0/1"}]},
+	 {"version":"v1","kind":"Secret","namespace":"shop","name":"keys","uid":"4"}]}`,
+	"shop/managed-resources": `{"items":[
+	 {"group":"apps","kind":"Deployment","namespace":"shop","name":"web","targetState":"{\"kind\":\"Deployment\",\"spec\":{\"replicas\":2}}","liveState":"{}","normalizedLiveState":"{\"kind\":\"Deployment\",\"spec\":{\"replicas\":7}}","predictedLiveState":"{\"kind\":\"Deployment\",\"spec\":{\"replicas\":2}}"},
+	 {"kind":"ConfigMap","namespace":"shop","name":"gone","targetState":"{\"kind\":\"ConfigMap\"}","liveState":"null"}]}`,
+	"shop/logs": `{"result":{"content":"hello from the pod","timeStampStr":"2026-01-02T03:04:05Z","podName":"web-1-x"}}
+{"result":{"last":true}}
+`,
+}
+
+// gitopsSite is a site with pages of Applications on a made-up cluster, and the
+// newest commit of its repository.
+func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, string) {
+	t.Helper()
+	s := newSite(t)
+	for _, name := range []string{"maya", "dora", "gus", "olga", "adam"} {
+		s.person(name)
+	}
+	yes := true
+	_, err := s.access.UpdateUser(s.ctx, s.root, s.people["adam"].User.ID, access.UserChange{Admin: &yes})
+	s.must(err)
+	p := s.project("acme/ops", map[string]string{"shop/a.yaml": "v1"}, map[string]delivery.Role{"maya": delivery.Maintainer, "dora": delivery.Developer, "gus": delivery.Guest})
+	was, err := s.forge.Commit(s.ctx, p.ID, "main")
+	s.must(err)
+	s.commit(p, "Turn it blue", map[string]string{"shop/a.yaml": "v2"})
+	now, err := s.forge.Commit(s.ctx, p.ID, "main")
+	s.must(err)
+	text := strings.NewReplacer("REPO", s.server.URL+"/acme/ops.git", "NEW", now.SHA, "OLD", was.SHA).Replace(gitopsObjects)
+	var objects []runtime.Object
+	for _, one := range strings.Split(text, "---\n") {
+		u := &unstructured.Unstructured{}
+		s.must(yaml.Unmarshal([]byte(one), u))
+		objects = append(objects, u)
+	}
+	kube := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+		gitops.Resource: "ApplicationList", {Version: "v1", Resource: "events"}: "EventList",
+	}, objects...)
+	argo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, "/argocd/api/v1/applications/")
+		body, ok := argoAnswers[path]
+		if path == "shop/resource" {
+			manifest := map[string]any{"apiVersion": "v1", "kind": r.FormValue("kind"), "metadata": map[string]any{"name": r.FormValue("resourceName")},
+				"data": map[string]string{"password": "c2VjcmV0"}, "spec": map[string]any{"containers": []any{map[string]any{"name": "app"}}}}
+			inner, _ := json.Marshal(manifest)
+			outer, _ := json.Marshal(map[string]string{"manifest": string(inner)})
+			body, ok = string(outer), true
+		}
+		if !ok {
+			http.Error(w, `{"message":"not here"}`, http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, body)
+	}))
+	t.Cleanup(argo.Close)
+	token := filepath.Join(t.TempDir(), "token")
+	s.must(os.WriteFile(token, []byte("x"), 0o600))
+	reverter := &gitopsReverter{}
+	signOn := openid.New(openid.Options{Issuer: s.server.URL, Signer: s.engine, Clients: []openid.Client{{ID: "argocd", Name: "Argo CD", Redirects: []string{"http://localhost/auth/callback"}}}})
+	pages, err := web.New(web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, ExternalURL: s.server.URL, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), SignOn: signOn,
+		Operations: &web.Operations{
+			Mirror: &gitops.Mirror{}, Reverter: reverter,
+			Server:   gitops.NewServer(gitops.API{Address: strings.TrimPrefix(argo.URL, "http://"), RootPath: "/argocd", TokenFile: token}),
+			Apps:     func() (*gitops.Client, error) { return gitops.NewClient(kube), nil },
+			Rollouts: func() (*rollout.Client, error) { return rollout.NewClient(kube), nil },
+		}})
+	s.must(err)
+	s.server.Config.Handler = pages
+	return s, kube, reverter, now.SHA
+}
+
+// gitopsReverter notes what it was asked for.
+type gitopsReverter struct{ did string }
+
+func (g *gitopsReverter) Revert(_ context.Context, r gitops.Reversal, by delivery.Identity) (string, error) {
+	g.did = by.Name + " " + strings.Join(r.Paths, ",")
+	return "0123456789abcdef", nil
+}
+
+func TestApplicationPages(t *testing.T) {
+	t.Parallel()
+	s, _, _, sha := gitopsSite(t)
+	list := s.page("dora", "/-/applications")
+	s.count(list, ".gitops-list tbody tr", 2) // not the one from elsewhere
+	s.count(s.page("adam", "/-/applications"), ".gitops-list tbody tr", 3)
+	s.count(s.page("gus", "/-/applications"), ".gitops-list tbody tr", 0)
+	s.count(s.page("dora", "/-/applications?status=OutOfSync"), ".gitops-list tbody tr", 1)
+	s.count(s.page("dora", "/-/applications?search=hand"), ".gitops-list tbody tr", 1)
+	s.has(list, `td a[href="/acme/ops"]`, "acme/ops")
+
+	page := s.page("dora", "/-/applications/shop")
+	s.has(page, ".alert", "shop/a.yaml: mapping values")
+	s.has(page, "#operation", "spec.ports[0].port: Invalid value")
+	s.has(page, `.gitops-facts a[href="/acme/ops/-/commit/`+sha+`"]`, sha[:8])
+	s.has(page, ".gitops-facts", "Turn it blue")
+	s.has(page, "#differences .d-del", "replicas: 7")
+	s.has(page, "#differences .d-add", "replicas: 2")
+	s.has(page, `.gitops-tree td[style*="--depth:2"]`, "web-1-x")
+	s.has(page, ".gitops-tree", "ImagePullBackOff 0/1")
+	s.has(page, ".gitops-tree", "Missing")
+	s.has(page, "#history", "@maya")
+	s.has(page, "#events", "Updated health status")
+	for who, want := range map[string]int{"dora": http.StatusOK, "gus": http.StatusNotFound, "olga": http.StatusNotFound, "adam": http.StatusOK} {
+		if got := s.status(who, "GET", "/-/applications/shop", nil); got != want {
+			t.Errorf("%s sees %d, want %d", who, got, want)
+		}
+	}
+	if got := s.status("maya", "GET", "/-/applications/foreign", nil); got != http.StatusNotFound {
+		t.Errorf("an application from elsewhere is the administrators': %d", got)
+	}
+}
+
+func TestApplicationResource(t *testing.T) {
+	t.Parallel()
+	s, _, _, _ := gitopsSite(t)
+	const at = "/-/applications/shop/resource?namespace=shop&"
+	live := s.page("dora", at+"kind=Secret&resource=keys&tab=live")
+	s.has(live, "table.code", "password: ++++++++")
+	if strings.Contains(live.Text(), "c2VjcmV0") {
+		t.Error("a secret is shown")
+	}
+	s.has(s.page("dora", at+"group=apps&kind=Deployment&resource=web&tab=diff"), ".d-del", "replicas: 7")
+	s.has(s.page("dora", at+"group=apps&kind=Deployment&resource=web&tab=desired"), "table.code", "replicas: 2")
+	s.count(s.page("dora", at+"kind=Pod&resource=web-1-x"), ".tabs a", 2) // no git, no difference
+	s.has(s.page("dora", "/-/applications/shop/logs?namespace=shop&pod=web-1-x"), ".gitops-log", "hello from the pod")
+	for _, path := range []string{"/-/applications/shop/resource?kind=Secret&namespace=kube-system&resource=keys", "/-/applications/shop/logs?namespace=kube-system&pod=web-1-x"} {
+		if got := s.status("dora", "GET", path, nil); got != http.StatusNotFound {
+			t.Errorf("%s is outside of the application, and answers %d", path, got)
+		}
+	}
+}
+
+func TestApplicationActions(t *testing.T) {
+	t.Parallel()
+	s, kube, reverter, _ := gitopsSite(t)
+	operation := func(name string) string {
+		t.Helper()
+		u, err := kube.Resource(gitops.Resource).Namespace("argocd").Get(s.ctx, name, metav1.GetOptions{})
+		s.must(err)
+		body, err := json.Marshal(u.Object["operation"])
+		s.must(err)
+		return string(body)
+	}
+	s.has(s.page("dora", "/-/applications/hand"), "#history form", "Roll back")
+	s.has(s.page("dora", "/-/applications/shop"), "#history form", "Revert to this")
+	s.has(s.page("dora", "/-/applications/shop/sync"), ".gitops-choice", "Deployment web")
+
+	s.post("dora", "/-/applications/shop/sync", "prune", "yes", "dry_run", "yes", "option", "ServerSideApply=true", "option", "Evil=true", "scope", "some", "resource", `{"group":"apps","kind":"Deployment","namespace":"shop","name":"web"}`)
+	if got := operation("shop"); !strings.Contains(got, `"username":"@dora"`) || !strings.Contains(got, `"dryRun":true`) || !strings.Contains(got, `"syncOptions":["ServerSideApply=true"]`) || !strings.Contains(got, `"kind":"Deployment"`) {
+		t.Errorf("operation %s", got)
+	}
+	s.post("dora", "/-/applications/hand/rollback", "id", "3")
+	if got := operation("hand"); !strings.Contains(got, `"username":"@dora"`) {
+		t.Errorf("operation %s", got)
+	}
+	s.post("dora", "/-/applications/shop/revert", "id", "0")
+	if reverter.did != "dora shop" {
+		t.Errorf("reverted: %q", reverter.did)
+	}
+	for _, c := range []struct {
+		who, action string
+		want        int
+	}{
+		{"gus", "sync", http.StatusNotFound}, {"dora", "delete", http.StatusForbidden}, {"dora", "explode", http.StatusNotFound},
+		{"dora", "rollback", http.StatusUnprocessableEntity}, {"maya", "delete", http.StatusUnprocessableEntity},
+	} {
+		if got := s.status(c.who, "POST", "/-/applications/shop/"+c.action, url.Values{}); got != c.want {
+			t.Errorf("%s by %s: %d, want %d", c.action, c.who, got, c.want)
+		}
+	}
+	s.post("maya", "/-/applications/hand/delete", "confirm", "hand")
+	if got := s.status("maya", "GET", "/-/applications/hand", nil); got != http.StatusNotFound {
+		t.Errorf("deleted, and answers %d", got)
+	}
+}
+
+// Consent is asked for, and leads back to the program only.
+func TestSignOnPage(t *testing.T) {
+	t.Parallel()
+	s, _, _, _ := gitopsSite(t)
+	sum := sha256.Sum256([]byte("verifier"))
+	q := url.Values{"client_id": {"argocd"}, "redirect_uri": {"http://localhost:8085/auth/callback"}, "response_type": {"code"}, "scope": {"openid groups"}, "state": {"st"},
+		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"}}
+	at := "/oauth/authorize?" + q.Encode()
+	s.has(s.page("dora", at), "main", "@dora")
+	answer := func(value string) string {
+		res := s.do("dora", "POST", at, url.Values{"answer": {value}})
+		defer res.Body.Close()
+		_, err := io.Copy(io.Discard, res.Body)
+		s.must(err)
+		return res.Header.Get("Location")
+	}
+	if to := answer("allow"); !strings.HasPrefix(to, "http://localhost:8085/auth/callback?code=") || !strings.HasSuffix(to, "&state=st") {
+		t.Errorf("sent to %s", to)
+	}
+	if to := answer("deny"); !strings.Contains(to, "error=access_denied") {
+		t.Errorf("sent to %s", to)
+	}
+	q.Set("redirect_uri", "http://evil.example/auth/callback")
+	if got := s.status("dora", "GET", "/oauth/authorize?"+q.Encode(), nil); got != http.StatusUnprocessableEntity {
+		t.Errorf("another address: %d", got)
+	}
+}
