@@ -26,6 +26,16 @@ func queryEscape(s string) string { return url.QueryEscape(s) }
 // <full path>.git.
 var gitRoutes = []string{"/info/refs", "/git-upload-pack", "/git-receive-pack"}
 
+// GitRoutes lists what is served below <full path>.git, as http.ServeMux
+// patterns, for the test that walks all of it.
+func GitRoutes() []string {
+	return []string{
+		"GET /info/refs?service=git-upload-pack", "GET /info/refs?service=git-receive-pack", "POST /git-upload-pack", "POST /git-receive-pack",
+		"POST /info/lfs/objects/batch", "GET /info/lfs/locks", "POST /info/lfs/locks", "POST /info/lfs/locks/verify", "POST /info/lfs/locks/{lock}/unlock",
+		"GET /gitlab-lfs/objects/{oid}", "HEAD /gitlab-lfs/objects/{oid}", "PUT /gitlab-lfs/objects/{oid}/{size}",
+	}
+}
+
 // IsGit reports whether a request is for GitHandler: <project>.git/... of
 // git's smart protocol or LFS.
 func IsGit(r *http.Request) bool {

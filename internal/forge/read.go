@@ -559,9 +559,22 @@ func (s *Service) Divergence(ctx context.Context, projectID int64, base, head st
 
 // MergeBase returns the best common ancestor, or "" where there is none.
 func (s *Service) MergeBase(ctx context.Context, projectID int64, a, b string) (string, error) {
+	for _, rev := range []*string{&a, &b} {
+		if fullSHA.MatchString(*rev) {
+			continue
+		}
+		sha, err := s.ResolveRef(ctx, projectID, *rev)
+		if err != nil {
+			return "", err
+		}
+		*rev = sha
+	}
 	out, err := s.git.run(ctx, s.RepositoryPath(projectID), nil, "merge-base", a, b)
-	if exitCode(err) == 1 {
+	switch exitCode(err) {
+	case 1:
 		return "", nil
+	case 128: // a commit that is not there
+		return "", errNoRevision(a + "..." + b)
 	}
 	if err != nil {
 		return "", fmt.Errorf("forge: merge base: %w", err)

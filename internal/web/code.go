@@ -459,15 +459,19 @@ func (s *Server) comparePage(w http.ResponseWriter, r *Request) error {
 			return &delivery.Error{Kind: delivery.Invalid, Message: "Name two revisions: /-/compare/main...feature"}
 		}
 	}
-	base, err := s.Forge.MergeBase(ctx, r.Project.ID, from, to)
+	head, err := s.Forge.ResolveRef(ctx, r.Project.ID, to)
+	if err != nil {
+		return err
+	}
+	base, err := s.Forge.MergeBase(ctx, r.Project.ID, from, head)
 	if err != nil {
 		return err
 	}
 	v := commitView{From: from, To: to, Title: from + " … " + to}
-	if v.Commits, err = s.Forge.CommitsBetween(ctx, r.Project.ID, from, to, 250); err != nil {
+	if v.Commits, err = s.Forge.CommitsBetween(ctx, r.Project.ID, from, head, 250); err != nil {
 		return err
 	}
-	if v.Diff, err = s.loadDiff(w, r, r.Project.ID, base, to, nil); err != nil {
+	if v.Diff, err = s.loadDiff(w, r, r.Project.ID, base, head, nil); err != nil {
 		return err
 	}
 	if v.Diff.alone(r) {

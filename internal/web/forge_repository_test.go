@@ -1,11 +1,9 @@
 package web_test
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -45,10 +43,6 @@ func TestDeployKeysPage(t *testing.T) {
 func TestMirrorsPage(t *testing.T) {
 	t.Parallel()
 	s, p := plain(t)
-	ctx, cancel := context.WithCancel(s.ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.forge.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
 	const base = "/acme/plain/-/settings/mirrors"
 	s.refused("maya", base, http.StatusUnprocessableEntity, "direction", "pull", "url", s.server.URL+"/acme/plain.git", "minutes", "30")
 	s.refused("maya", base, http.StatusUnprocessableEntity, "direction", "pull", "url", "https://example.com/x.git", "minutes", "0")
@@ -63,7 +57,7 @@ func TestMirrorsPage(t *testing.T) {
 			break
 		}
 		select {
-		case <-ctx.Done():
+		case <-s.ctx.Done():
 			t.Fatal("the mirror was not tried")
 		case <-time.After(20 * time.Millisecond):
 		}

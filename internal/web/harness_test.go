@@ -48,6 +48,9 @@ type site struct {
 	cookies map[string]string
 	runner  *pipelinetest.Runner
 	records *forgedb.Store
+	pages   *web.Server
+	mux     *http.ServeMux
+	db      *store.DB
 }
 
 func newSite(t testing.TB) *site {
@@ -90,9 +93,10 @@ func openSite(t testing.TB, ctx context.Context, cancel context.CancelFunc, chan
 	if change != nil {
 		change(&deps)
 	}
-	pages, err := web.New(deps)
+	s.pages, err = web.New(deps)
 	s.must(err)
-	mux.Handle("/", pages)
+	s.mux, s.db = mux, db
+	mux.Handle("/", s.pages)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.engine.Run(ctx) })
 	wg.Go(func() { _ = s.forge.Run(ctx) }) // it ends with ctx

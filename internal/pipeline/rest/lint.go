@@ -14,7 +14,7 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 func (s *server) lint(rt *api.Router) {
 	rt.Handle("POST /ci/lint", api.Need{}, s.lintAlone)
 	rt.Handle("GET /projects/{project}/ci/lint", guest, s.lintProject)
-	rt.Handle("POST /projects/{project}/ci/lint", guest, s.lintProject)
+	rt.Handle("POST /projects/{project}/ci/lint", developer, s.lintProject)
 }
 
 type lintInput struct {
@@ -51,6 +51,9 @@ func (s *server) lintAlone(w http.ResponseWriter, r *api.Request) error {
 // lintProject checks a given configuration, or the project's own at a commit,
 // with the project's includes and variables.
 func (s *server) lintProject(w http.ResponseWriter, r *api.Request) error {
+	if r.Role < delivery.Reporter && r.Project.Visibility == delivery.Private { // the answer shows files of the repository
+		return &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
+	}
 	var in lintInput
 	if err := api.Decode(r, &in); err != nil {
 		return err

@@ -17,7 +17,7 @@ func (s *server) secrets(rt *api.Router) {
 	s.secretRoutes(rt, "/admin/ci/secrets", admin, func(*api.Request) (owner, error) { return owner{pipeline.OwnerInstance, 0}, nil })
 	if s.groups != nil {
 		s.secretRoutes(rt, "/groups/{group}/ci/secrets", api.Need{}, func(r *api.Request) (owner, error) {
-			g, err := s.group(r, delivery.Maintainer)
+			g, err := s.group(r, delivery.Owner) // as for GitLab's group variables
 			return owner{pipeline.OwnerGroup, g.ID}, err
 		})
 	}

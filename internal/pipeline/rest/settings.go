@@ -25,8 +25,8 @@ func (s *server) variables(rt *api.Router) {
 	if s.groups == nil {
 		return
 	}
-	s.variableRoutes(rt, "/groups/{group}/variables", api.Need{}, func(r *api.Request, need delivery.Role) (owner, error) {
-		g, err := s.group(r, need)
+	s.variableRoutes(rt, "/groups/{group}/variables", api.Need{}, func(r *api.Request, _ delivery.Role) (owner, error) {
+		g, err := s.group(r, delivery.Owner) // as in GitLab
 		return owner{pipeline.OwnerGroup, g.ID}, err
 	})
 }
