@@ -79,7 +79,7 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 	}
 	// The listener's routes are complete before it opens: coreComponents is last.
 	for _, build := range []func(context.Context) ([]supervise.Component, error){
-		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.metricsComponents,
+		p.registryComponents, p.clusterComponents, p.gitopsComponents, p.ingressComponents, p.trustComponents, p.metricsComponents,
 		p.forgeComponents, p.pipelineComponents, p.runnerComponents, p.hookComponents, p.releaseComponents, p.coreComponents,
 	} {
 		more, err := build(ctx)

@@ -124,7 +124,7 @@ func (p *platform) coreComponents(context.Context) ([]supervise.Component, error
 		deps.Metrics = p.metrics
 	}
 	if p.ingress != nil {
-		deps.Routes = p.ingress.Routes
+		deps.Routes, deps.Authority, deps.SecureURLs = p.ingress.Routes, p.ingress.CA, p.secureURLs()
 	}
 	pages, err := web.New(deps)
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"path/filepath"
 
 	"github.com/slipwayhq/slipway/internal/ingress"
@@ -14,13 +13,9 @@ func (p *platform) ingressComponents(context.Context) ([]supervise.Component, er
 	if !p.Ingress.Enabled {
 		return nil, nil
 	}
-	hosts := []string{p.address}
-	if u, err := url.Parse(p.ExternalURL); err == nil && u.Hostname() != p.address {
-		hosts = append([]string{u.Hostname()}, hosts...)
-	}
 	cfg := ingress.Config{
 		HTTPAddr: fmt.Sprintf(":%d", p.Ingress.HTTPPort), HTTPSAddr: fmt.Sprintf(":%d", p.Ingress.HTTPSPort),
-		DataDir: p.dir.Path("ingress"), Platform: p.withGit(p.mux), PlatformHosts: hosts, Addresses: []string{p.nodeIP()},
+		DataDir: p.dir.Path("ingress"), Platform: p.withGit(p.mux), PlatformHosts: p.platformHosts(), Addresses: []string{p.nodeIP()},
 		ACME: ingress.ACME{Email: p.Ingress.ACMEEmail}, Log: p.log,
 		TrustedProxies: p.Ingress.TrustedProxies, ProxyProtocol: p.Ingress.ProxyProtocol,
 	}

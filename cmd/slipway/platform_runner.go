@@ -83,6 +83,7 @@ func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
 		return u.cgroups.Join("buildkitd", pid, u.budget("buildkitd"))
 	}
 	config.Session, config.Coordinator, config.Repositories, config.Logger = session, u.pipelines, repositoriesForRunner{u.forge}, u.log
+	config.TrustDir, config.TrustURLs = u.trustDir(), u.secureURLs()
 	if u.scanner != nil {
 		config.Scanner = scannerForJobs{u.scanner, u.externalHost()}
 	}

@@ -69,6 +69,11 @@ type Config struct {
 	// PlaceBuildkit puts buildkitd's process into its cgroup; may be nil.
 	PlaceBuildkit func(pid int) error
 
+	// TrustDir is a folder with the platform's certificate authority, TrustURLs
+	// the platform's https addresses; both may be empty.
+	TrustDir  string
+	TrustURLs []string
+
 	Session      delivery.RunnerSession
 	Coordinator  runner.Coordinator
 	Repositories runner.Repositories
@@ -131,8 +136,8 @@ func OpenPlace(c Config) (*Place, error) {
 		Registry: c.Registry, RegistryHosts: hosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
 		Network: containerd.NetworkConfig{Instance: c.Instance, Subnet: c.JobSubnet, Blocked: append([]netip.Prefix{c.BuildSubnet}, c.Blocked...),
 			HostPorts: c.HostPorts, DNS: c.DNS},
-		ServiceLimits: c.Limits,
-		Endpoint:      &endpoints{engine: func() *build.Engine { return engine }},
+		ServiceLimits: c.Limits, Trust: containerd.Trust{Dir: c.TrustDir, URLs: c.TrustURLs},
+		Endpoint: &endpoints{engine: func() *build.Engine { return engine }},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("job executor: %w", err)

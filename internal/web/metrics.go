@@ -31,6 +31,9 @@ func (s *Server) metricsRoutes() {
 		s.handle("GET /-/metrics", s.metricsPage)
 		s.handle("GET /-/metrics/targets", s.targetsPage)
 	}
+	if s.Authority != nil {
+		s.handle("GET /-/ca", s.authorityPage)
+	}
 	if s.Routes != nil {
 		s.handle("GET /-/metrics/addresses", s.addressesPage)
 	}

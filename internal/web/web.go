@@ -67,6 +67,10 @@ type Deps struct {
 	// HTTP port; empty where nothing can be deployed.
 	AppsDomain string
 	AppsPort   int
+	// Authority returns the platform's root certificate as PEM, nil while there
+	// is none; SecureURLs are the platform's addresses with TLS.
+	Authority  func() []byte
+	SecureURLs []string
 	// Operations is nil where there is no cluster.
 	Operations *Operations
 	// SignOn lets people sign in to other programs; nil hides its page.

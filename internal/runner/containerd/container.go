@@ -87,6 +87,7 @@ func (e *Executor) ociOptions(s containerSpec) ([]oci.SpecOpts, error) {
 		}
 	}
 	command := append(append([]string(nil), entrypoint...), args...)
+	s.env, s.mounts = e.config.Trust.apply(s.env, s.image.config.Env, s.mounts)
 	if len(command) == 0 {
 		return nil, &runner.JobError{Reason: runner.ReasonScript, Message: "the image has no command and no entrypoint"}
 	}

@@ -60,6 +60,9 @@ type Config struct {
 	ServiceTimeout time.Duration // to become ready (default 30 s)
 	StopGrace      time.Duration // between SIGTERM and SIGKILL (default 2 s)
 
+	// Trust makes the jobs' clients trust the platform's certificate authority.
+	Trust Trust
+
 	// Endpoint serves a job's docker and trivy commands; nil offers none.
 	Endpoint EndpointProvider
 }

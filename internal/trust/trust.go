@@ -1,0 +1,118 @@
+// Package trust makes clients in jobs and pods trust the platform's own
+// certificate authority.
+//
+// It owns the folder of certificates that jobs see and the ConfigMap
+// slipway-ca in every namespace. It receives the authority's root certificate
+// and a client of the cluster, and emits files and ConfigMaps. It imports no
+// stage.
+package trust
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// ConfigMap is the name of the ConfigMap in every namespace.
+const ConfigMap = "slipway-ca"
+
+// Names of the files, which are also the keys of the ConfigMap. Beside them is
+// one whose name is the hash by which OpenSSL finds a certificate in a folder.
+const (
+	CertificateFile = "ca.crt"        // the root alone
+	BundleFile      = "ca-bundle.crt" // the host's public roots and ours
+)
+
+// systemBundles are where distributions keep the public roots.
+var systemBundles = []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem"}
+
+// Files returns the certificates by file name. root is PEM. A host without
+// public roots gives a bundle of ours alone.
+func Files(root []byte) (map[string]string, error) {
+	block, _ := pem.Decode(root)
+	if block == nil {
+		return nil, errors.New("trust: the authority's certificate is not PEM")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("trust: the authority's certificate: %w", err)
+	}
+	hash, err := subjectHash(cert)
+	if err != nil {
+		return nil, fmt.Errorf("trust: the authority's name: %w", err)
+	}
+	bundle := bytes.TrimSpace(root)
+	for _, name := range systemBundles {
+		if public, err := os.ReadFile(name); err == nil {
+			bundle = append(append(bytes.TrimSpace(public), '\n'), bundle...)
+			break
+		}
+	}
+	return map[string]string{CertificateFile: string(root), hash + ".0": string(root), BundleFile: string(bundle) + "\n"}, nil
+}
+
+// Write puts the files into a folder that everybody may read.
+func Write(dir string, files map[string]string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("trust: %w", err)
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if have, err := os.ReadFile(path); err == nil && string(have) == text {
+			continue
+		}
+		if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
+			return fmt.Errorf("trust: %w", err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return fmt.Errorf("trust: %w", err)
+		}
+	}
+	return nil
+}
+
+// subjectHash is OpenSSL's X509_NAME_hash of the subject: the first four bytes,
+// little-endian, of the SHA-1 of the name with each text in lower case, its
+// spaces collapsed, as UTF8String, and without the outer SEQUENCE's header
+// (crypto/x509/x_name.c, x509_name_canon).
+func subjectHash(cert *x509.Certificate) (string, error) {
+	var name pkix.RDNSequence
+	if _, err := asn1.Unmarshal(cert.RawSubject, &name); err != nil {
+		return "", err
+	}
+	var canonical []byte
+	for _, rdn := range name {
+		var members []byte
+		for _, part := range rdn {
+			text, ok := part.Value.(string)
+			if !ok {
+				return "", errors.New("a part of it is no text")
+			}
+			text = strings.ToLower(strings.Join(strings.Fields(text), " "))
+			member, err := asn1.Marshal(struct {
+				Type  asn1.ObjectIdentifier
+				Value string `asn1:"utf8"`
+			}{part.Type, text})
+			if err != nil {
+				return "", err
+			}
+			members = append(members, member...)
+		}
+		set, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassUniversal, Tag: asn1.TagSet, IsCompound: true, Bytes: members})
+		if err != nil {
+			return "", err
+		}
+		canonical = append(canonical, set...)
+	}
+	sum := sha1.Sum(canonical)
+	return fmt.Sprintf("%08x", binary.LittleEndian.Uint32(sum[:4])), nil
+}
