@@ -54,6 +54,7 @@ type reviewerView struct {
 // requestCheck is one condition of the merge.
 type requestCheck struct {
 	OK, Waits bool
+	Aside     bool // worth knowing, but no condition here
 	Text      string
 }
 
@@ -308,7 +309,7 @@ func (s *Server) requestChecks(v *requestView) {
 	case v.Able.Status == "discussions_not_resolved":
 		add(false, "All threads must be resolved; %d are open", v.Unresolved)
 	case v.Unresolved > 0:
-		v.Checks = append(v.Checks, requestCheck{OK: true, Text: plural(v.Unresolved, "thread is", "threads are") + " not resolved"})
+		v.Checks = append(v.Checks, requestCheck{OK: true, Aside: true, Text: plural(v.Unresolved, "thread is", "threads are") + " not resolved"})
 	}
 	if v.Able.Status == "need_rebase" {
 		add(false, "It must be rebased: %s has %s that it lacks", m.TargetBranch, plural(v.Able.Diverged, "commit", "commits"))
