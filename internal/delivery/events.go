@@ -73,6 +73,11 @@ type MergeRequestChanged struct {
 	Action string `json:"action"` // GitLab's: open, update, merge, close, reopen, approved, unapproved
 	UserID int64  `json:"user_id"`
 	OldSHA string `json:"oldrev,omitempty"` // source head before an update by push
+	// Assignees and Reviewers were added by this change; Mentions are the user
+	// names that its description names since.
+	Assignees []int64  `json:"assignees,omitempty"`
+	Reviewers []int64  `json:"reviewers,omitempty"`
+	Mentions  []string `json:"mentions,omitempty"`
 }
 
 // NoteAdded tells of a comment.

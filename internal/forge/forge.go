@@ -85,6 +85,8 @@ type Options struct {
 	// reached although it is false.
 	LocalRequests bool
 	LocalHosts    []string
+	// Mailer sends e-mail about merge requests; nil: none is sent.
+	Mailer Mailer
 }
 
 // Service is the forge. It is safe for concurrent use. Methods that take an
@@ -104,6 +106,7 @@ type Service struct {
 	graphs   *graphs
 	wakeMu   sync.Mutex
 	hookWake chan struct{}
+	mailWake chan struct{}
 
 	lfsTokens *lfsTokens
 	mirrors   *mirrorRuns
@@ -168,7 +171,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{store: o.Store, access: o.Access, payloads: o.Payloads, o: o, log: o.Log, now: o.Now, git: g,
 		readers: newReaders(g), pushes: newLivePushes(), locks: newProjectLocks(), counts: newCountCache(), graphs: newGraphs(),
-		hookWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), mirrors: newMirrorRuns(), unsigned: unsigned{sha: map[string]struct{}{}}, pipelines: o.Pipelines}
+		hookWake: make(chan struct{}, 1), mailWake: make(chan struct{}, 1), lfsTokens: newLFSTokens(), mirrors: newMirrorRuns(), unsigned: unsigned{sha: map[string]struct{}{}}, pipelines: o.Pipelines}
 	return s, nil
 }
 

@@ -34,6 +34,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	consume("forge-merge-requests", s.followPushes)
 	consume("forge-webhooks", s.hookEvent)
+	consume("forge-notify", s.notify)
+	wg.Go(func() { s.sendMails(ctx) })
 	wg.Go(func() { s.sendHooks(ctx) })
 	wg.Go(func() { s.runMirrors(ctx) })
 	wg.Go(func() { s.writeGraphs(ctx) })

@@ -18,6 +18,8 @@ type Store interface {
 	protectionStore
 	mergeRequestStore
 	noteStore
+	todoStore
+	mailStore
 	releaseStore
 	hookStore
 	lfsStore

@@ -16,6 +16,7 @@ func (s *Server) forgeRoutes() {
 	s.editRoutes()
 	s.requestRoutes()
 	s.forkRoutes()
+	s.todoRoutes()
 	s.projectSettingsRoutes()
 	s.repositoryRoutes()
 	s.moveRoutes()

@@ -130,6 +130,7 @@ type Page struct {
 	Notice  string
 	Path    string
 	Wide    bool
+	Todos   int // entries of the person's to-do list
 	Data    any
 }
 

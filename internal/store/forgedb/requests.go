@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,7 +69,8 @@ func (s *Store) CreateMergeRequest(ctx context.Context, m delivery.MergeRequest)
 		if err := addVersion(t, forge.MergeRequestVersion{MergeRequestID: m.ID, HeadSHA: m.HeadSHA, BaseSHA: m.BaseSHA, StartSHA: m.StartSHA, CreatedAt: m.CreatedAt}); err != nil {
 			return err
 		}
-		return t.Emit(delivery.EventMergeRequest, m.ProjectID, delivery.MergeRequestChanged{ID: m.ID, IID: m.IID, Action: "open", UserID: m.AuthorID})
+		mentions, _ := forge.Mentions(m.Description)
+		return t.Emit(delivery.EventMergeRequest, m.ProjectID, delivery.MergeRequestChanged{ID: m.ID, IID: m.IID, Action: "open", UserID: m.AuthorID, Assignees: m.AssigneeIDs, Reviewers: m.ReviewerIDs, Mentions: mentions})
 	})
 	return m, err
 }
@@ -76,6 +78,10 @@ func (s *Store) CreateMergeRequest(ctx context.Context, m delivery.MergeRequest)
 // UpdateMergeRequest implements forge.Store.
 func (s *Store) UpdateMergeRequest(ctx context.Context, m delivery.MergeRequest, action string, userID int64, oldSHA string) error {
 	return s.db.Write(ctx, func(t *store.Tx) error {
+		e := delivery.MergeRequestChanged{ID: m.ID, IID: m.IID, Action: action, UserID: userID, OldSHA: oldSHA}
+		if err := added(t, m, &e); err != nil {
+			return err
+		}
 		_, err := t.Exec(`UPDATE merge_requests SET source_project_id = ?, source_branch = ?, target_branch = ?, title = ?, description = ?, state = ?, draft = ?, squash = ?, remove_source_branch = ?, auto_merge = ?, assignees = ?, reviewers = ?, labels = ?,
 				head_sha = ?, base_sha = ?, start_sha = ?, merge_status = ?, merge_error = ?, merge_commit_sha = ?, squash_commit_sha = ?, merged_by_id = ?, merged_at = ?, closed_at = ?, updated_at = ? WHERE id = ?`,
 			null(m.SourceProjectID), m.SourceBranch, m.TargetBranch, m.Title, m.Description, m.State, m.Draft, m.Squash, m.RemoveSourceBranch, m.AutoMerge, joinIDs(m.AssigneeIDs), joinIDs(m.ReviewerIDs), strings.Join(m.Labels, "\n"),
@@ -86,8 +92,34 @@ func (s *Store) UpdateMergeRequest(ctx context.Context, m delivery.MergeRequest,
 		if action == "" {
 			return nil
 		}
-		return t.Emit(delivery.EventMergeRequest, m.ProjectID, delivery.MergeRequestChanged{ID: m.ID, IID: m.IID, Action: action, UserID: userID, OldSHA: oldSHA})
+		return t.Emit(delivery.EventMergeRequest, m.ProjectID, e)
 	})
+}
+
+// added puts into an event who is given a merge request by a change of it, and
+// who its description names since.
+func added(t *store.Tx, m delivery.MergeRequest, e *delivery.MergeRequestChanged) error {
+	var assignees, reviewers, description string
+	if err := t.QueryRow(`SELECT assignees, reviewers, description FROM merge_requests WHERE id = ?`, m.ID).Scan(&assignees, &reviewers, &description); err != nil {
+		return fmt.Errorf("forgedb: update merge request: %w", err)
+	}
+	e.Assignees, e.Reviewers = without(m.AssigneeIDs, splitIDs(assignees)), without(m.ReviewerIDs, splitIDs(reviewers))
+	if m.Description != description {
+		before, _ := forge.Mentions(description)
+		now, _ := forge.Mentions(m.Description)
+		e.Mentions = without(now, before)
+	}
+	return nil
+}
+
+func without[T comparable](list, drop []T) []T {
+	var out []T
+	for _, v := range list {
+		if !slices.Contains(drop, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // SetMergeStatus implements forge.Store.

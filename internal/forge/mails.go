@@ -1,0 +1,173 @@
+package forge
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/mail"
+)
+
+// Mailer sends one message. Its errors are of kind Invalid when a message can
+// never be sent; all others are tried again.
+type Mailer interface {
+	Send(ctx context.Context, m mail.Message) error
+}
+
+// QueuedMail is a message that is not sent yet.
+type QueuedMail struct {
+	ID        int64
+	MessageID string // unique: an event mails a person once
+	UserID    int64
+	Subject   string
+	Body      string
+	Thread    string
+	Attempts  int
+	NextAt    time.Time
+	CreatedAt time.Time
+}
+
+type mailStore interface {
+	QueueMail(ctx context.Context, m QueuedMail) error
+	DueMails(ctx context.Context, now time.Time, limit int) ([]QueuedMail, error)
+	// RetryMail stores when a message is tried again.
+	RetryMail(ctx context.Context, id int64, attempts int, next time.Time) error
+	DeleteMail(ctx context.Context, id int64) error
+}
+
+const (
+	mailEvery    = 30 * time.Second // to look for messages to try again
+	mailAttempts = 10               // of one message: about two days
+)
+
+// host names the instance in message ids.
+func (s *Service) host() string {
+	if u, err := url.Parse(s.o.ExternalURL); err == nil && u.Hostname() != "" {
+		return u.Hostname()
+	}
+	return "slipway.localhost"
+}
+
+// mailTo queues a message about a merge request for a person, once per event.
+func (s *Service) mailTo(ctx context.Context, n *notice, u delivery.User, text string) error {
+	if s.o.Mailer == nil || n.told[u.ID] || u.Email == "" {
+		return nil
+	}
+	n.told[u.ID] = true
+	m, p := n.request, n.project
+	link := s.RequestURL(p, m.IID)
+	if n.note != 0 {
+		link += fmt.Sprintf("#note_%d", n.note)
+	}
+	thread := fmt.Sprintf("merge_request_%d@%s", m.ID, s.host())
+	q := QueuedMail{MessageID: fmt.Sprintf("%d.%d@%s", n.event.ID, u.ID, s.host()), UserID: u.ID, Subject: fmt.Sprintf("%s | %s (!%d)", p.Name, m.Title, m.IID),
+		Body: clip(text, 100<<10) + "\n\n-- \n" + link + "\nYou get this because you take part in this merge request.\n", Thread: thread, NextAt: s.now(), CreatedAt: s.now()}
+	if err := s.store.QueueMail(ctx, q); err != nil {
+		return err
+	}
+	select {
+	case s.mailWake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// mailParticipants queues a message for all who take part in a merge request
+// and were not told yet.
+func (s *Service) mailParticipants(ctx context.Context, n *notice, text string) error {
+	if s.o.Mailer == nil {
+		return nil
+	}
+	m := n.request
+	people := append(append([]int64{m.AuthorID}, m.AssigneeIDs...), m.ReviewerIDs...)
+	notes, _, err := s.store.Notes(ctx, m.ProjectID, m.ID, "", true, 0, 0)
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
+		if !note.System {
+			people = append(people, note.AuthorID)
+		}
+	}
+	for _, id := range people {
+		if n.told[id] {
+			continue
+		}
+		u, ok, err := s.reader(ctx, n, id)
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := s.mailTo(ctx, n, u, text); err != nil {
+				return err
+			}
+		}
+		n.told[id] = true
+	}
+	return nil
+}
+
+// sendMails sends what is due, at once and again after failures, until ctx
+// ends.
+func (s *Service) sendMails(ctx context.Context) {
+	if s.o.Mailer == nil {
+		return
+	}
+	ticker := time.NewTicker(mailEvery)
+	defer ticker.Stop()
+	for {
+		more, err := s.sendDue(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Warn("e-mail not sent; it is tried again", "err", err)
+		}
+		if more && err == nil {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.mailWake:
+		case <-ticker.C:
+		}
+	}
+}
+
+// sendDue sends a batch; more tells that there may be another.
+func (s *Service) sendDue(ctx context.Context) (more bool, err error) {
+	const batch = 50
+	due, err := s.store.DueMails(ctx, s.now(), batch)
+	if err != nil {
+		return false, err
+	}
+	for _, q := range due {
+		if err := s.sendMail(ctx, q); err != nil {
+			return false, err
+		}
+	}
+	return len(due) == batch, nil
+}
+
+func (s *Service) sendMail(ctx context.Context, q QueuedMail) error {
+	u, err := s.access.User(ctx, q.UserID)
+	if delivery.IsNotFound(err) || err == nil && u.Blocked {
+		return s.store.DeleteMail(ctx, q.ID)
+	}
+	if err != nil {
+		return err
+	}
+	err = s.o.Mailer.Send(ctx, mail.Message{ToName: u.Name, To: u.Email, Subject: q.Subject, Text: q.Body, ID: q.MessageID, Thread: q.Thread, Headers: map[string]string{"List-Id": "<merge-requests." + s.host() + ">"}})
+	switch {
+	case err == nil:
+		return s.store.DeleteMail(ctx, q.ID)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case delivery.KindOf(err) == delivery.Invalid || q.Attempts+1 >= mailAttempts:
+		s.log.Warn("e-mail given up", "user", u.ID, "subject", q.Subject, "attempts", q.Attempts+1, "err", err)
+		return s.store.DeleteMail(ctx, q.ID)
+	}
+	next := s.now().Add(min(time.Minute<<(2*q.Attempts), 8*time.Hour))
+	s.log.Warn("e-mail not sent; it is tried again", "user", u.ID, "next", next, "err", err)
+	return s.store.RetryMail(ctx, q.ID, q.Attempts+1, next)
+}

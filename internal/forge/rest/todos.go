@@ -1,0 +1,106 @@
+package rest
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/forge"
+)
+
+func (h *handlers) todos(rt *api.Router) {
+	rt.Handle("GET /todos", api.Need{}, h.listTodos)
+	rt.Handle("POST /todos/mark_as_done", api.Need{}, h.allTodosDone)
+	rt.Handle("POST /todos/{todo}/mark_as_done", api.Need{}, h.todoDone)
+}
+
+func (h *handlers) listTodos(w http.ResponseWriter, r *api.Request) error {
+	q := r.URL.Query()
+	done := q.Get("state") == "done"
+	f := forge.TodoFilter{Done: &done, Action: q.Get("action")}
+	for name, to := range map[string]*int64{"author_id": &f.AuthorID, "project_id": &f.ProjectID} {
+		if id, err := strconv.ParseInt(q.Get(name), 10, 64); err == nil {
+			*to = id
+		}
+	}
+	p := api.PageOf(r.Request)
+	if kind := q.Get("type"); kind != "" && kind != "MergeRequest" {
+		return api.List(w, r, p, 0, []any{})
+	}
+	list, total, err := h.f.Todos(r.Context(), r.Who, f, p.PerPage, p.Offset())
+	if err != nil {
+		return err
+	}
+	out := make([]map[string]any, 0, len(list))
+	for _, t := range list {
+		shape, err := h.todoShape(r, t)
+		if err != nil {
+			return err
+		}
+		out = append(out, shape)
+	}
+	return api.List(w, r, p, total, out)
+}
+
+func (h *handlers) todoShape(r *api.Request, t forge.Todo) (map[string]any, error) {
+	ctx := r.Context()
+	p, err := h.f.Project(ctx, t.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	m, err := h.f.MergeRequestByID(ctx, t.MergeRequestID)
+	if err != nil {
+		return nil, err
+	}
+	author, err := h.user(ctx, t.AuthorID)
+	if err != nil {
+		return nil, err
+	}
+	target, err := h.requestShape(r, p, m)
+	if err != nil {
+		return nil, err
+	}
+	address, state := h.f.RequestURL(p, m.IID), "pending"
+	if t.NoteID != 0 {
+		address += "#note_" + itoa(t.NoteID)
+	}
+	if t.Done {
+		state = "done"
+	}
+	return map[string]any{"id": t.ID, "action_name": t.Action, "target_type": "MergeRequest", "target": target, "target_url": address, "body": t.Body, "state": state, "author": author, "created_at": t.CreatedAt, "updated_at": t.UpdatedAt,
+		"project": map[string]any{"id": p.ID, "name": p.Name, "name_with_namespace": p.Namespace.Name + " / " + p.Name, "path": p.Path, "path_with_namespace": p.FullPath, "description": p.Description, "created_at": p.CreatedAt}}, nil
+}
+
+func (h *handlers) todoDone(w http.ResponseWriter, r *api.Request) error {
+	id, err := pathID(r, "todo")
+	if err != nil {
+		return err
+	}
+	if actor(r) == 0 {
+		return forbidden()
+	}
+	t, err := h.f.TodoDone(r.Context(), actor(r), id, true)
+	if err != nil {
+		return err
+	}
+	if _, _, err := h.f.VisibleProject(r.Context(), r.Who, itoa(t.ProjectID)); err != nil {
+		return err
+	}
+	out, err := h.todoShape(r, t)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusCreated, out)
+}
+
+func (h *handlers) allTodosDone(w http.ResponseWriter, r *api.Request) error {
+	if actor(r) == 0 {
+		return forbidden()
+	}
+	if err := h.f.AllTodosDone(r.Context(), actor(r)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
