@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/command/user"
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/forge/rest"
+	"github.com/slipwayhq/slipway/internal/mail"
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -21,8 +24,13 @@ import (
 // openForge makes the forge; what was interrupted by a crash is recovered
 // before anybody is served.
 func (p *platform) openForge(ctx context.Context) error {
+	mailer, err := p.mailer()
+	if err != nil {
+		return err
+	}
 	f, err := forge.New(forge.Options{
-		Store: forgedb.New(p.db, p.box), Access: p.access, Root: p.dir.Path("repositories"), RunDir: p.dir.Path("run", "git"),
+		Mailer: mailer,
+		Store:  forgedb.New(p.db, p.box), Access: p.access, Root: p.dir.Path("repositories"), RunDir: p.dir.Path("run", "git"),
 		LFSRoot: p.dir.Path("lfs"), ExternalURL: p.ExternalURL, SSHHost: p.address, SSHPort: p.SSH.Port, Log: p.log,
 		MaxPushBytes: int64(p.Forge.MaxPushSize), LocalHosts: p.Forge.WebhookAllow,
 	})
@@ -37,6 +45,24 @@ func (p *platform) openForge(ctx context.Context) error {
 	p.access.RegisterAPI(p.api, p.ExternalURL)
 	rest.Register(p.api, f, p.access, version)
 	return nil
+}
+
+// mailer sends e-mail where a server is configured, and is nil otherwise.
+func (p *platform) mailer() (forge.Mailer, error) {
+	c := p.Mail
+	if c.Host == "" {
+		return nil, nil
+	}
+	o := mail.Options{Host: c.Host, Port: c.Port, Encryption: c.Encryption, Username: c.Username, From: c.From}
+	if c.PasswordFile != "" {
+		b, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("mail.password_file: %w", err)
+		}
+		o.Password, _, _ = strings.Cut(string(b), "\n")
+		o.Password = strings.TrimSuffix(o.Password, "\r")
+	}
+	return mail.New(o)
 }
 
 // withGit sends git's requests to the forge and all others on.

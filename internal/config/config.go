@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"os"
@@ -45,6 +46,7 @@ type Config struct {
 	Web         Web      `yaml:"web"`
 	SSH         SSH      `yaml:"ssh"`
 	Forge       Forge    `yaml:"forge"`
+	Mail        Mail     `yaml:"mail"`
 	Ingress     Ingress  `yaml:"ingress"`
 	Cluster     Cluster  `yaml:"cluster"`
 	GitOps      GitOps   `yaml:"gitops"`
@@ -72,6 +74,39 @@ type Forge struct {
 	MaxPushSize  Size     `yaml:"max_push_size"`
 	WebhookAllow []string `yaml:"webhook_allow"`
 	Signup       bool     `yaml:"signup"`
+}
+
+// Mail is the SMTP server that e-mail goes out by; an empty Host: none does.
+type Mail struct {
+	Host         string `yaml:"host"`
+	Port         int    `yaml:"port"`
+	Encryption   string `yaml:"encryption"`
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+	From         string `yaml:"from"`
+}
+
+func (m Mail) validate(add func(format string, args ...any)) {
+	if m.Host == "" {
+		return
+	}
+	if m.Port < 1 || m.Port > 65535 {
+		add("mail.port: %d is not a port", m.Port)
+	}
+	switch m.Encryption {
+	case "starttls", "tls", "none":
+	default:
+		add("mail.encryption: %q is none of starttls, tls, none", m.Encryption)
+	}
+	if _, err := mail.ParseAddress(m.From); err != nil {
+		add("mail.from: %q is not an address such as Slipway <slipway@example.com>", m.From)
+	}
+	if m.PasswordFile != "" && !filepath.IsAbs(m.PasswordFile) {
+		add("mail.password_file: %q must be an absolute path", m.PasswordFile)
+	}
+	if (m.Username == "") != (m.PasswordFile == "") {
+		add("mail: username and password_file belong together")
+	}
 }
 
 // Ingress is the applications' entrance.
@@ -301,6 +336,7 @@ func (c *Config) Validate() error {
 	if c.Cluster.Enabled {
 		port("cluster.api_port", c.Cluster.APIPort, false)
 	}
+	c.Mail.validate(add)
 	errs = append(errs, c.validateNetworks()...)
 	if c.GitOps.Enabled && !c.Cluster.Enabled {
 		add("gitops.enabled: Argo CD needs the cluster; enable it or turn gitops off")

@@ -63,6 +63,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"name: a\n---\nname: b", "only one YAML document"},
 		{"budgets: {jobs: 1Mi}", "budgets.jobs: 1Mi is less than 16Mi"},
 		{"name: [", "f.yaml: line 1"},
+		{"mail: {host: smtp.example.com, from: nobody}", "mail.from: \"nobody\" is not an address"},
+		{"mail: {host: smtp.example.com, from: a@example.com, encryption: ssl}", "mail.encryption: \"ssl\" is none of"},
+		{"mail: {host: smtp.example.com, from: a@example.com, username: a}", "mail: username and password_file belong together"},
 	} {
 		_, err := Parse("f.yaml", []byte(c.yaml))
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
+	"github.com/slipwayhq/slipway/internal/mail"
+	"github.com/slipwayhq/slipway/internal/mail/mailtest"
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 )
 
@@ -141,6 +143,118 @@ func TestClientPositions(t *testing.T) {
 	}
 	if pushes != 1 {
 		t.Errorf("%d notes of a push among %d", pushes, len(notes))
+	}
+}
+
+// run does the background work until the test ends.
+func (w *world) run() {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.forge.Run(ctx) // ends with ctx's error
+	}()
+	w.t.Cleanup(func() { cancel(); <-done })
+}
+
+// TestTodosAndMail tells people of what waits for them, in their list and by
+// e-mail, and nobody who may not know.
+func TestTodosAndMail(t *testing.T) {
+	t.Parallel()
+	server := mailtest.New(t)
+	sender, err := mail.New(mail.Options{Host: server.Host, Port: server.Port, Encryption: mail.None, From: "Slipway <slip@example.com>"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(o *forge.Options) { o.Mailer = sender })
+	for _, name := range []string{"ann", "bob", "eve"} {
+		w.person(name)
+	}
+	w.run()
+	p := w.project("ann", "", "app", func(n *forge.NewProject) { n.Readme = true })
+	w.member(p, "bob", delivery.Developer)
+	ann, bob, eve := w.client("ann"), w.client("bob"), w.client("eve")
+	_, err = w.forge.CommitFiles(t.Context(), w.people["bob"], p, delivery.NewCommit{Branch: "work", StartBranch: "main", Message: "Work", Actions: []delivery.CommitAction{{Action: "create", Path: "a.txt", Content: []byte("a\n")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := must[*gitlab.MergeRequest](t)(bob.MergeRequests.CreateMergeRequest(p.ID, &gitlab.CreateMergeRequestOptions{Title: gitlab.Ptr("Work"), SourceBranch: gitlab.Ptr("work"), TargetBranch: gitlab.Ptr("main"),
+		ReviewerIDs: &[]int64{w.people["ann"].User.ID}, Description: gitlab.Ptr("Look, @ann, not `@bob`, nor @eve")}))
+	todos := func(c *gitlab.Client, want ...string) []*gitlab.Todo {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; {
+			list := must[[]*gitlab.Todo](t)(c.Todos.ListTodos(nil))
+			var got []string
+			for _, one := range list {
+				got = append(got, string(one.ActionName))
+			}
+			if strings.Join(got, " ") == strings.Join(want, " ") {
+				return list
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%q; want %q", got, want)
+			}
+		}
+	}
+	list := todos(ann, "mentioned", "review_requested")
+	if one := list[0]; one.Target == nil || one.Target.IID != m.IID || one.Author.Username != "bob" || one.State != "pending" || !strings.HasSuffix(one.TargetURL, "/-/merge_requests/1") {
+		t.Errorf("%+v", one)
+	}
+	first := server.Wait(t, 1)[0]
+	if strings.Join(first.To, "") != "ann@example.com" || !strings.Contains(first.Data, "Subject: app | Work (!1)") || !strings.Contains(first.Data, "requested your review") {
+		t.Errorf("%+v", first)
+	}
+	note := must[*gitlab.Note](t)(ann.Notes.CreateMergeRequestNote(p.ID, m.IID, &gitlab.CreateMergeRequestNoteOptions{Body: gitlab.Ptr("@bob: why?")}))
+	list = todos(bob, "directly_addressed")
+	if !strings.HasSuffix(list[0].TargetURL, fmt.Sprintf("#note_%d", note.ID)) || list[0].Body != "@bob: why?" {
+		t.Errorf("%+v", list[0])
+	}
+	todos(ann) // she answered
+	second := server.Wait(t, 2)[1]
+	if strings.Join(second.To, "") != "bob@example.com" || !strings.Contains(second.Data, "@bob: why?") || !strings.Contains(second.Data, "In-Reply-To: <merge_request_1@") {
+		t.Errorf("%+v", second)
+	}
+	if _, err := eve.Todos.MarkTodoAsDone(list[0].ID); err == nil {
+		t.Error("a stranger marks an entry")
+	}
+	if _, err := bob.Todos.MarkTodoAsDone(list[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	todos(bob)
+	must[*gitlab.MergeRequest](t)(bob.MergeRequests.UpdateMergeRequest(p.ID, m.IID, &gitlab.UpdateMergeRequestOptions{AssigneeIDs: &[]int64{w.people["ann"].User.ID}}))
+	todos(ann, "assigned")
+	if _, err := ann.Todos.MarkAllTodosAsDone(); err != nil {
+		t.Fatal(err)
+	}
+	todos(ann)
+	server.Wait(t, 3)
+	must[*gitlab.MergeRequest](t)(ann.MergeRequests.AcceptMergeRequest(p.ID, m.IID, nil))
+	mails := server.Wait(t, 4)
+	if last := mails[3]; strings.Join(last.To, "") != "bob@example.com" || !strings.Contains(last.Data, "merged it") {
+		t.Errorf("%+v", last)
+	}
+	todos(eve)
+	for _, m := range mails {
+		if strings.Contains(strings.Join(m.To, ""), "eve") {
+			t.Errorf("mail to who may not know: %+v", m)
+		}
+	}
+}
+
+func TestMentions(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text, want string
+		addressed  bool
+	}{
+		{"@ann, @bob. @Ann", "ann bob", true}, {"mail a@b.c and /@x", "", false}, {"`@a` ``` @b", "b", false}, {"```\n@a\n```\n@b", "b", false},
+		{"(@a.b-c)", "a.b-c", false}, {"@ a", "", true}, {"~~~\n@a", "", false},
+	} {
+		names, addressed := forge.Mentions(c.text)
+		if got := strings.Join(names, " "); got != c.want || addressed != c.addressed {
+			t.Errorf("%q: %q %v; want %q %v", c.text, got, addressed, c.want, c.addressed)
+		}
 	}
 }
 

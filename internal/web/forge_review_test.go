@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -269,4 +270,36 @@ func TestForkAndAsk(t *testing.T) {
 	if got := s.file(p, "main", "idea.txt"); got != "one\n" {
 		t.Errorf("main has %q", got)
 	}
+}
+
+func TestTodoPages(t *testing.T) {
+	t.Parallel()
+	s, _, link := review(t)
+	s.person("out")
+	s.post("dev", link+"/notes", "note", "Please look, @maya; see !1 and @nobody. <b>@out</b>")
+	s.until("maya", "/dashboard/todos", ".todos", "Dev mentioned you in")
+	page := s.page("maya", "/dashboard/todos")
+	s.has(page, "a.todo b", "1")
+	if to := page.Find(".todos a").AttrOr("href", ""); !strings.HasPrefix(to, link+"#note_") {
+		t.Errorf("it leads to %s", to)
+	}
+	note := s.page("maya", link)
+	s.count(note, ".note .prose a[href='/maya']", 1)
+	s.count(note, ".note .prose a[href='"+link+"']", 1)
+	s.count(note, ".note .prose a[href='/nobody']", 0)
+	form := page.Find(".todos form").AttrOr("action", "")
+	if got := s.status("dev", http.MethodPost, form, url.Values{}); got != http.StatusNotFound {
+		t.Errorf("another person's entry: %d", got)
+	}
+	s.post("maya", form)
+	s.has(s.page("maya", "/dashboard/todos"), ".empty", "Nothing waits")
+	s.has(s.page("maya", "/dashboard/todos?state=done"), ".todos", "mentioned you")
+	s.has(s.page("out", "/dashboard/todos"), ".empty", "Nothing waits")
+	s.post("dev", link, "has", "reviewer", "reviewer", number(s.people["maya"].User.ID))
+	s.has(s.page("maya", "/dashboard/merge_requests"), ".requests", "Thirty")
+	s.has(s.page("maya", "/dashboard/merge_requests?scope=author"), ".empty", "none")
+	s.has(s.page("dev", "/dashboard/merge_requests?scope=author"), ".requests", "acme/plain!1")
+	s.until("maya", "/dashboard/todos", ".todos", "asked for your review")
+	s.post("maya", "/dashboard/todos/done")
+	s.has(s.page("maya", "/dashboard/todos"), ".empty", "Nothing waits")
 }

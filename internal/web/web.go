@@ -189,6 +189,9 @@ func (s *Server) render(w http.ResponseWriter, r *Request, status int, name stri
 		p.Notice = decodeNotice(c.Value)
 		http.SetCookie(w, &http.Cookie{Name: "slipway_notice", Path: "/", MaxAge: -1})
 	}
+	if p.Todos, err = s.waiting(r); err != nil {
+		s.Log.Warn("to-do list not counted", "err", err)
+	}
 	var b bytes.Buffer
 	if err := t.Execute(&b, p); err != nil {
 		return fmt.Errorf("web: page %s: %w", name, err)

@@ -103,4 +103,3 @@ func (h *handlers) allTodosDone(w http.ResponseWriter, r *api.Request) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
-
