@@ -45,3 +45,34 @@ type Problem struct {
 	Object  string // such as "ServiceMonitor shop/cart"
 	Message string
 }
+
+// RuleGroup is a group of rules that are evaluated together.
+type RuleGroup struct {
+	Name     string
+	Source   string // such as "PrometheusRule shop/cart"; "built in" for the platform's own
+	Interval time.Duration
+	LastAt   time.Time
+	Took     time.Duration
+	Rules    []Rule
+}
+
+// Rule is a recording or an alerting rule.
+type Rule struct {
+	Name      string
+	Alerting  bool
+	Query     string
+	For       time.Duration // how long it must hold before an alert fires
+	State     string        // of an alerting rule: inactive, pending or firing
+	Health    string        // ok, err or unknown
+	LastError string
+	Alerts    []Alert
+}
+
+// Alert is one alert of a rule.
+type Alert struct {
+	State       string // pending or firing
+	Labels      map[string]string
+	Annotations map[string]string
+	Since       time.Time
+	Value       float64
+}

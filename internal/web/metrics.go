@@ -22,6 +22,8 @@ type Metrics interface {
 	Targets() []observe.TargetState
 	// Problems lists monitors and rules that are not honoured.
 	Problems() []observe.Problem
+	// Rules lists the groups of rules with their alerts.
+	Rules() []observe.RuleGroup
 }
 
 // metricsRoutes registers the pages about metrics and addresses. Everybody
@@ -30,6 +32,7 @@ func (s *Server) metricsRoutes() {
 	if s.Metrics != nil {
 		s.handle("GET /-/metrics", s.metricsPage)
 		s.handle("GET /-/metrics/targets", s.targetsPage)
+		s.handle("GET /-/metrics/rules", s.rulesPage)
 	}
 	if s.Authority != nil {
 		s.handle("GET /-/ca", s.authorityPage)

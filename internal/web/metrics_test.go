@@ -35,6 +35,15 @@ func (sampleMetrics) Problems() []observe.Problem {
 	return []observe.Problem{{Object: "ServiceMonitor shop/broken", Message: "endpoint 0: scrapeTimeout 1m is longer than the interval 5s"}}
 }
 
+func (sampleMetrics) Rules() []observe.RuleGroup {
+	return []observe.RuleGroup{{Name: "cart", Source: "PrometheusRule shop/cart", Interval: time.Minute, Rules: []observe.Rule{
+		{Name: "CartSlow", Alerting: true, State: "firing", Health: "ok", Query: "up == 0", Alerts: []observe.Alert{
+			{State: "firing", Labels: map[string]string{"alertname": "CartSlow", "pod": "cart-1"}, Annotations: map[string]string{"summary": "The cart is slow"}, Value: 2},
+		}},
+		{Name: "cart:broken", Health: "err", LastError: "many-to-many matching not allowed", Query: "a + b"},
+	}}}
+}
+
 func sampleRoutes() []route.Route {
 	return []route.Route{
 		{Namespace: "shop", Ingress: "cart", Host: "cart.localhost", Path: "/", Service: "cart-stable", Endpoints: 2, URL: "https://cart.localhost/", TLS: "internal",
@@ -54,6 +63,13 @@ func TestMetricsPages(t *testing.T) {
 	s.has(doc, "#result tbody tr:nth-child(2) code", `up{job="<b>"}`)
 	s.count(doc, `[data-part=chart][data-query=up][data-minutes="15"]`, 1)
 	s.has(s.page("maya", "/-/metrics?query=sum("), "[role=alert]", "unexpected end of input")
+
+	doc = s.page("maya", "/-/metrics/rules")
+	s.has(doc, "#alerts tbody tr", "CartSlow")
+	s.has(doc, "#alerts tbody tr", "The cart is slow")
+	s.has(doc, "#alerts code", `{pod="cart-1"}`)
+	s.has(doc, "#rules .alert", "many-to-many")
+	s.count(doc, `nav.tabs a[aria-current=page][href="/-/metrics/rules"]`, 1)
 
 	doc = s.page("maya", "/-/metrics/targets")
 	s.has(doc, "h1 + span", "1 up, 1 down")
