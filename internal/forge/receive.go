@@ -288,7 +288,7 @@ func (h *hookTalk) after(ctx context.Context, q question) error {
 		return err
 	}
 	h.finished = true
-	h.answer(h.s.pushMessage(ctx, h.project, q.updates), true)
+	h.answer(h.s.pushRequests(ctx, h.who, h.project, h.push.Options, q.updates), true)
 	return nil
 }
 

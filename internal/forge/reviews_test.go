@@ -270,3 +270,42 @@ func TestDraftTitles(t *testing.T) {
 		}
 	}
 }
+
+// TestPushOptions opens and changes merge requests by what a push says.
+func TestPushOptions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.person("ann")
+	w.person("bob")
+	p := w.project("ann", "", "app")
+	w.member(p, "bob", delivery.Developer)
+	dir := w.workingCopy(p, "ann")
+	w.git(dir, "push", "-q", "origin", "main")
+	w.git(dir, "switch", "-q", "-c", "work")
+	w.commit(dir, "a.txt", "a\n", "Add a file")
+	out := w.git(dir, "push", "-o", "merge_request.create", "-o", "merge_request.target=main", "-o", "merge_request.label=bug", "-o", "merge_request.label=ui", "-o", "merge_request.assign=bob", "-o", "merge_request.draft", "origin", "work")
+	if !strings.Contains(out, "View merge request for work:") || !strings.Contains(out, w.server.URL+"/ann/app/-/merge_requests/1") {
+		t.Errorf("git printed %s", out)
+	}
+	m, err := w.forge.MergeRequest(t.Context(), p.ID, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Title != "Draft: Add a file" || strings.Join(m.Labels, " ") != "bug ui" || len(m.AssigneeIDs) != 1 || m.AssigneeIDs[0] != w.people["bob"].User.ID {
+		t.Errorf("%+v", m)
+	}
+	w.commit(dir, "b.txt", "b\n", "Another")
+	out = w.git(dir, "push", "-o", "merge_request.title=Two files", "-o", "merge_request.unlabel=ui", "origin", "work")
+	if m, err = w.forge.MergeRequest(t.Context(), p.ID, 1); err != nil || m.Title != "Two files" || strings.Join(m.Labels, " ") != "bug" || !strings.Contains(out, "merge_requests/1") {
+		t.Errorf("%+v %v\n%s", m, err, out)
+	}
+	w.git(dir, "switch", "-q", "-c", "other")
+	w.commit(dir, "c.txt", "c\n", "Third")
+	out = w.git(dir, "push", "-o", "merge_request.create", "-o", "merge_request.target=nowhere", "origin", "other")
+	if !strings.Contains(out, "WARNING") || !strings.Contains(out, "target_branch") {
+		t.Errorf("git printed %s", out)
+	}
+	if out = w.git(dir, "push", "origin", "HEAD:third"); !strings.Contains(out, "To create a merge request for third") {
+		t.Errorf("git printed %s", out)
+	}
+}

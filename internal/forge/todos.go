@@ -96,6 +96,21 @@ func (s *Service) Todos(ctx context.Context, who delivery.Identity, f TodoFilter
 	return s.store.Todos(ctx, f, limit, offset)
 }
 
+// TodosWaiting counts the caller's open entries. It is cheap where there are
+// none: every page asks.
+func (s *Service) TodosWaiting(ctx context.Context, who delivery.Identity) (int, error) {
+	if who.User == nil {
+		return 0, nil
+	}
+	open := false
+	f := TodoFilter{UserID: who.User.ID, Done: &open}
+	if _, n, err := s.store.Todos(ctx, f, 1, 0); err != nil || n == 0 {
+		return 0, err
+	}
+	_, n, err := s.Todos(ctx, who, f, 1, 0)
+	return n, err
+}
+
 // TodoDone marks one entry of a person as done, or as not.
 func (s *Service) TodoDone(ctx context.Context, userID, id int64, done bool) (Todo, error) {
 	t, err := s.store.TodoByID(ctx, id)

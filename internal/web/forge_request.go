@@ -237,6 +237,11 @@ func (s *Server) requestState(r *Request, users *people, v *requestView) error {
 		return err
 	}
 	v.ApprovalsNeeded, v.Squash = settings.ApprovalsRequired, settings.SquashOption
+	v.MayNote = r.Who.User != nil
+	v.MayEdit = v.MayNote && (r.Role >= delivery.Developer || r.Who.User.ID == m.AuthorID)
+	if v.Tab != "" {
+		return nil // only the overview says whether it can be merged, which takes a trial merge
+	}
 	if v.Able, err = s.Forge.Mergeable(ctx, p, m); err != nil {
 		return err
 	}
@@ -251,8 +256,6 @@ func (s *Server) requestState(r *Request, users *people, v *requestView) error {
 	if r.Who.User == nil {
 		return nil
 	}
-	v.MayNote = true
-	v.MayEdit = r.Role >= delivery.Developer || r.Who.User.ID == m.AuthorID
 	v.MayApprove = m.State == "opened" && r.Role >= delivery.Developer && (v.Approved || r.Who.User.ID != m.AuthorID)
 	v.Rebase = m.State == "opened" && r.Role >= delivery.Developer && v.Able.Diverged > 0
 	if m.State != "opened" {
@@ -288,7 +291,7 @@ func (s *Server) pipelineCheck(r *Request, settings forge.ProjectSettings, v *re
 // requestChecks lists the conditions that count here, met or not.
 func (s *Server) requestChecks(v *requestView) {
 	m := v.Request
-	if m.State != "opened" {
+	if m.State != "opened" || v.Tab != "" {
 		v.Checks = nil
 		return
 	}

@@ -43,9 +43,7 @@ func (s *Server) waiting(r *Request) (int, error) {
 	if r.Who.User == nil || s.Forge == nil {
 		return 0, nil
 	}
-	open := false
-	_, n, err := s.Forge.Todos(r.Context(), r.Who, forge.TodoFilter{Done: &open}, 1, 0)
-	return n, err
+	return s.Forge.TodosWaiting(r.Context(), r.Who)
 }
 
 func (s *Server) todosPage(w http.ResponseWriter, r *Request) error {
