@@ -35,6 +35,8 @@ type job struct {
 	builds      *os.Root // the builds folder on the host
 	project     *os.Root // the project folder on the host
 	projectDir  string   // the project folder as the job sees it
+	shownBuilds string   // the builds folder as the job sees it
+	early       *earlyFetch
 	variables   Variables
 
 	ctx  context.Context // of the whole job; its cause is what ended it
@@ -228,6 +230,9 @@ func (j *job) execute(ctx context.Context, request EnvironmentRequest) (err erro
 		// The environment must end even when the job's time has run out.
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.runner.config.CloseTimeout)
 		defer cancel()
+		if j.early != nil {
+			<-j.early.done
+		}
 		closeErr := j.close(closing)
 		j.runner.mu.Lock()
 		delete(j.runner.inHand, j)

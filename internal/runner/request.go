@@ -27,6 +27,7 @@ func (j *job) request() (EnvironmentRequest, error) {
 	if err := os.Chmod(host, 0o777); err != nil {
 		return EnvironmentRequest{}, fmt.Errorf("make builds folder: %w", err)
 	}
+	j.shownBuilds = builds
 	dir := path.Join(builds, info.ProjectFullPath)
 	if info.ProjectFullPath == "" {
 		dir = path.Join(builds, fmt.Sprintf("project-%d", info.ProjectID))
@@ -80,6 +81,7 @@ func (j *job) prepare(ctx context.Context, request EnvironmentRequest) error {
 		return fmt.Errorf("open builds folder: %w", err)
 	}
 	j.builds = root
+	j.fetchEarly(ctx)
 	environment, err := j.runner.executor.Prepare(ctx, request)
 	if err != nil {
 		return err

@@ -259,3 +259,33 @@ func TestFailuresHaveReasons(t *testing.T) {
 		t.Errorf("a full disk reads %q", text)
 	}
 }
+
+// TestPaceOfATrace: what a quiet job says is forwarded at once, a talkative one
+// is held to the interval.
+func TestPaceOfATrace(t *testing.T) {
+	t.Parallel()
+	p := pace{every: 200 * time.Millisecond}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	quick := 0
+	for p.next(now) == quickPause {
+		quick++
+		now = now.Add(quickPause)
+	}
+	if quick != quickPieces {
+		t.Errorf("%d quick pieces, want %d", quick, quickPieces)
+	}
+	now = now.Add(350 * time.Millisecond)
+	if got := p.next(now); got != quickPause {
+		t.Errorf("after a while it waits %s", got)
+	}
+	for range 30 {
+		now = now.Add(p.next(now))
+	}
+	slow := 0
+	for begin := now; now.Sub(begin) < 2*time.Second; slow++ {
+		now = now.Add(p.next(now))
+	}
+	if slow > 22 {
+		t.Errorf("%d pieces in 2 s from a job that never stops", slow)
+	}
+}

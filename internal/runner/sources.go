@@ -42,6 +42,7 @@ type sources struct {
 	dir      string   // the project folder below root
 	out      io.Writer
 	hostPath string
+	quiet    bool // ignored flags are not told: get_sources has done, or will do so
 }
 
 // get runs the get_sources stage.
@@ -113,6 +114,20 @@ func (s *sources) fetch(ctx context.Context) error {
 	} else {
 		s.job.log.Notice("Fetching changes...")
 	}
+	if early := s.job.early; early != nil { // begun while the environment was made
+		<-early.done
+		s.job.early = nil
+		if early.err == nil || ctx.Err() != nil {
+			s.fetchFlags() // which tells what of them is ignored
+			fmt.Fprintf(s.out, "Initialized empty Git repository in %s/.git/\n", s.job.projectDir)
+			s.job.log.Notice("Created fresh repository.")
+			if _, err := s.out.Write(early.out.Bytes()); err != nil {
+				return fmt.Errorf("write trace: %w", err)
+			}
+			return early.err
+		}
+		// What went wrong is tried once more and shown.
+	}
 	// A pre_get_sources hook may have left a repository with hooks and
 	// configuration of its own; git must never see that on the host.
 	if err := s.makeFolder(); err != nil {
@@ -121,22 +136,25 @@ func (s *sources) fetch(ctx context.Context) error {
 	if err := s.root.RemoveAll(path.Join(s.dir, ".git")); err != nil {
 		return fmt.Errorf("remove old repository: %w", err)
 	}
-	init := []string{"init", "--quiet", "--template=", "--initial-branch=none"}
-	if info.ObjectFormat != "" && info.ObjectFormat != "sha1" {
-		init = append(init, "--object-format="+info.ObjectFormat)
-	}
-	if err := s.git(ctx, append(init, ".")...); err != nil {
+	if err := s.init(ctx); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, "Initialized empty Git repository in %s/.git/\n", s.job.projectDir)
-	if err := s.writeRemote(); err != nil {
-		return err
-	}
 	s.job.log.Notice("Created fresh repository.")
 	from, local, err := s.origin(ctx)
 	if err != nil {
 		return err
 	}
+	args := s.fetchArguments(from)
+	if local {
+		return s.git(ctx, args...)
+	}
+	return s.job.environment.InNetwork(func() error { return s.git(ctx, args...) })
+}
+
+// fetchArguments are those of the git that fetches the job's refs.
+func (s *sources) fetchArguments(from string) []string {
+	info := s.job.spec.GitInfo
 	args := []string{"-c", "gc.auto=0", "-c", "maintenance.auto=0", "-c", "fetch.writeCommitGraph=false",
 		"fetch", "--no-recurse-submodules", "--no-write-fetch-head"}
 	if info.Depth > 0 {
@@ -144,11 +162,79 @@ func (s *sources) fetch(ctx context.Context) error {
 	}
 	args = append(args, s.fetchFlags()...)
 	args = append(args, "--", from)
-	args = append(args, info.Refspecs...)
-	if local {
-		return s.git(ctx, args...)
+	return append(args, info.Refspecs...)
+}
+
+// init makes an empty repository with its remote. One of the usual format is
+// written as files, which spares a process (gitrepository-layout(5)).
+func (s *sources) init(ctx context.Context) error {
+	format := s.job.spec.GitInfo.ObjectFormat
+	if format != "" && format != "sha1" {
+		if err := s.git(ctx, "init", "--quiet", "--template=", "--initial-branch=none", "--object-format="+format, "."); err != nil {
+			return err
+		}
+		return s.writeRemote()
 	}
-	return s.job.environment.InNetwork(func() error { return s.git(ctx, args...) })
+	dir := path.Join(s.dir, ".git")
+	for _, sub := range []string{"", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"} {
+		err := s.root.Mkdir(path.Join(dir, sub), 0o777)
+		if err == nil {
+			err = s.root.Chmod(path.Join(dir, sub), 0o777)
+		}
+		if err != nil {
+			return fmt.Errorf("make repository: %w", err)
+		}
+	}
+	for name, text := range map[string]string{"HEAD": "ref: refs/heads/none\n",
+		"config": "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n"} {
+		err := s.root.WriteFile(path.Join(dir, name), []byte(text), 0o666)
+		if err == nil {
+			err = s.root.Chmod(path.Join(dir, name), 0o666)
+		}
+		if err != nil {
+			return fmt.Errorf("make repository: %w", err)
+		}
+	}
+	return s.writeRemote()
+}
+
+// earlyFetch is a fetch that runs while the job's environment is made. It is
+// shown in its place of the trace.
+type earlyFetch struct {
+	done chan struct{}
+	out  bytes.Buffer
+	err  error
+}
+
+// fetchEarly begins to fetch the sources before there is an environment, where
+// that needs nothing of it: from a repository on this disk, without a hook that
+// runs before. The builds folder is not shown to any process yet.
+func (j *job) fetchEarly(ctx context.Context) {
+	switch strategy := j.variables.Get("GIT_STRATEGY"); {
+	case strategy != "" && strategy != gitFetch && strategy != gitClone:
+		return
+	}
+	for _, hook := range j.spec.Hooks {
+		if hook.Name == "pre_get_sources_script" {
+			return
+		}
+	}
+	early := &earlyFetch{done: make(chan struct{})}
+	s := &sources{job: j, root: j.builds, dir: j.relativeDir(), out: &early.out, quiet: true}
+	from, local, err := s.origin(ctx)
+	if err != nil || !local {
+		return // get_sources tells
+	}
+	j.early = early
+	go func() {
+		defer close(early.done)
+		if early.err = s.makeFolder(); early.err == nil {
+			early.err = s.init(ctx)
+		}
+		if early.err == nil {
+			early.err = s.git(ctx, s.fetchArguments(from)...)
+		}
+	}()
 }
 
 // fetchFlags are the harmless ones of GIT_FETCH_EXTRA_FLAGS: git runs on the
@@ -169,6 +255,7 @@ func (s *sources) allowed(variable, flags string, known ...string) []string {
 		case flag == "none":
 		case slices.Contains(known, flag):
 			allowed = append(allowed, flag)
+		case s.quiet:
 		default:
 			s.job.log.Warn("%s: %s is ignored by this runner", variable, flag)
 		}
@@ -323,6 +410,7 @@ func (s *sources) git(ctx context.Context, args ...string) error {
 func (s *sources) gitConfig() []string {
 	pairs := [][2]string{
 		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"},
+		{"core.fsync", "none"}, // the checkout ends with the job
 		{"safe.directory", "*"}, {"credential.helper", ""},
 		{"protocol.allow", "never"}, {"protocol.http.allow", "always"}, {"protocol.https.allow", "always"},
 		{"protocol.file.allow", "user"},

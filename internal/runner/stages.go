@@ -222,7 +222,7 @@ func (j *job) buildsDir() string {
 	if j.environment != nil {
 		return j.environment.BuildsDir()
 	}
-	return j.runner.config.BuildsDir
+	return j.shownBuilds
 }
 
 // openProject opens the project folder; a link in its place is not followed

@@ -125,9 +125,41 @@ func (t *trace) state() (size int64, checksum string) {
 	return t.size, fmt.Sprintf("crc32:%08x", t.sum)
 }
 
+// A trace that was quiet is forwarded at once: so many pieces may follow each
+// other at quickPause, and one more for each interval that passes.
+const (
+	quickPieces = 10
+	quickPause  = 10 * time.Millisecond
+)
+
+// pace decides how long to wait after a piece.
+type pace struct {
+	every  time.Duration
+	quick  int
+	filled time.Time
+}
+
+func (p *pace) next(now time.Time) time.Duration {
+	if p.filled.IsZero() {
+		p.quick, p.filled = quickPieces, now
+	}
+	if p.every > 0 {
+		if passed := int(now.Sub(p.filled) / p.every); passed > 0 {
+			p.quick = min(quickPieces, p.quick+passed)
+			p.filled = now
+		}
+	}
+	if p.quick == 0 {
+		return p.every
+	}
+	p.quick--
+	return min(p.every, quickPause)
+}
+
 // run forwards pieces until ctx ends. status is told what the coordinator says
 // about the job.
 func (t *trace) run(ctx context.Context, status func(delivery.JobAck, error)) {
+	pace := pace{every: t.every}
 	for {
 		select {
 		case <-ctx.Done():
@@ -138,7 +170,7 @@ func (t *trace) run(ctx context.Context, status func(delivery.JobAck, error)) {
 		if ctx.Err() == nil {
 			status(ack, err)
 		}
-		pause := t.every
+		pause := pace.next(time.Now())
 		if ack.Interval > 0 && ack.Interval < pause {
 			pause = ack.Interval
 		}

@@ -202,10 +202,17 @@ func (env *environment) Close(ctx context.Context) error {
 	for _, one := range extra {
 		remove(one)
 	}
-	group.Wait()
 	if env.segment != nil {
-		errs = append(errs, env.segment.close())
+		// The kernel takes its time to end interfaces, and needs no process gone.
+		group.Go(func() {
+			if err := env.segment.close(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
 	}
+	group.Wait()
 	errs = append(errs, os.RemoveAll(env.dir))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the environment of job %d: %w", env.request.JobID, err)
