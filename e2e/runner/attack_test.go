@@ -4,6 +4,9 @@ package runner_test
 
 import (
 	"net"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,7 +39,32 @@ try "trace init of the host" bash -c 'ls -l /proc/1/root/builds/../../../../tmp/
 try "the host's closed port" reach $HOST $CLOSED
 gw=$(while read -r i d g r; do [ "$d" = 00000000 ] && printf "%d.%d.%d.%d" 0x${g:6:2} 0x${g:4:2} 0x${g:2:2} 0x${g:0:2} || true; done </proc/net/route); echo "gateway $gw"
 try "the gateway's closed port" reach $gw $CLOSED
+try "the host's loopback by the gateway" reach $gw $LOOPBACK
+try "the host's loopback by its address" reach $HOST $LOOPBACK
+try "the host's loopback by 127.0.0.1" reach 127.0.0.1 $LOOPBACK
 try "metadata" reach 169.254.169.254 80
+try "the cluster's API" reach 10.92.0.1 443
+try "a pod" reach 10.93.0.5 80
+try "containerd's socket" bash -c 'find / -xdev \( -name "containerd*.sock*" -o -name "buildkitd.sock" -o -name "docker.sock" \) 2>/dev/null | grep .'
+try "an abstract socket of the host" bash -c 'grep -c "@" /proc/net/unix | grep -v "^0$"'
+try "forwarding in its network" bash -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+try "the host's page cache" bash -c 'echo 1 > /proc/sys/vm/drop_caches'
+try "the kernel's log" bash -c 'timeout 2 head -c1 /proc/kmsg; timeout 2 dmesg | grep -q .'
+try "kernel memory by /proc/kcore" bash -c 'head -c1 /proc/kcore | grep -q .'
+try "firmware and devices" bash -c 'echo x > /sys/kernel/uevent_helper'
+try "remount /proc/sys writable" mount -o remount,rw /proc/sys
+try "leave its root" chroot /proc/1/root/.. ls /proc/1/ns/../../root/tmp/slipway-attack-marker
+try "a keyring of the host" bash -c 'grep -c . /proc/keys | grep -v "^0$"'
+try "another route" bash -c 'perl -e "use Socket; socket(S, AF_INET, SOCK_DGRAM, 0); ioctl(S, 0x890B, pack(\"x128\")) or exit 1"'
+try "the clock" date -s 2000-01-01
+try "a bpf program" perl -e 'exit(syscall(321, 5, 0, 0) < 0 ? 1 : 0)'
+try "trace by perf" perl -e 'exit(syscall(298, 0, 0, -1, -1, 0) < 0 ? 1 : 0)'
+try "load a module" perl -e 'exit(syscall(313, 0, 0, 0) < 0 ? 1 : 0)'
+# Raw sockets are there, as in Docker; speaking in another job's name is not.
+perl -MSocket -e 'socket(S, AF_INET, SOCK_RAW, 255) or exit; setsockopt(S, 0, 3, 1);
+for my $net (0..7) { my $src = inet_aton("10.94.0.".($net*16+3)); my $udp = pack("nnnn", 4444, $ENV{OPEN}, 8, 0);
+  for my $to ($ENV{HOST}, "203.0.113.9") { my $dst = inet_aton($to);
+    send(S, pack("CCnnnCCn", 0x45, 0, 28, 1, 0, 64, 17, 0).$src.$dst.$udp, 0, sockaddr_in(0, $dst)); } } print "spoofed\n"'
 for net in 0 1 2 3 4 5 6 7; do for ip in 1 2 3; do
   a=10.94.0.$((net*16+ip)); hostname -I 2>/dev/null | grep -qw $a && continue; grep -qw $a /etc/hosts && continue
   try "another job at $a" reach $a 7777
@@ -69,6 +97,9 @@ try "another job's image by pushing it" docker push victim/app:1
 ( for i in $(seq 3000); do sleep 60 & done ) 2>/tmp/fork || true; grep -q -i "resource\|fork" /tmp/fork && echo "held: fork bomb" || echo "BREACH fork bomb"
 `
 
+// dropped is the fence's rule against false addresses when it has caught some.
+var dropped = regexp.MustCompile(`!= @origins counter packets [1-9]`)
+
 // TestAttack runs a hostile job beside a victim.
 func TestAttack(t *testing.T) {
 	registry := host.Registry(t)
@@ -80,16 +111,32 @@ func TestAttack(t *testing.T) {
 	defer closed.Close()
 	victim := b.Job(host.Script(`printf 'FROM scratch\nCOPY file.txt /\n' > Dockerfile; docker build -q -t victim/app:1 . && echo the victim listens
 exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 7777, Listen => 5, ReuseAddr => 1) or die; while ($c = $s->accept) { close $c }'`)...)
+	victim.Services = []delivery.JobImage{{Name: "debian:bookworm-slim", Alias: "secret", Entrypoint: []string{"perl", "-MIO::Socket::INET", "-e",
+		`$s = IO::Socket::INET->new(LocalPort => 7777, Listen => 5, ReuseAddr => 1) or die; while ($c = $s->accept) { close $c }`}}}
 	b.Push(victim)
 	b.Says(victim.ID, "\nthe victim listens")
+	loopback, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loopback.Close()
+	_, local, _ := net.SplitHostPort(loopback.Addr().String())
+	marker := "/tmp/slipway-attack-marker"
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(marker) })
 	_, open, _ := net.SplitHostPort(registry)
 	_, shut, _ := net.SplitHostPort(closed.Addr().String())
 	attacker := b.Job(host.Script(attempts)...)
-	attacker.Variables = []delivery.JobVariable{{Key: "HOST", Value: host.Address(t)}, {Key: "OPEN", Value: open}, {Key: "CLOSED", Value: shut}}
+	attacker.Variables = []delivery.JobVariable{{Key: "HOST", Value: host.Address(t)}, {Key: "OPEN", Value: open}, {Key: "CLOSED", Value: shut}, {Key: "LOOPBACK", Value: local}}
 	job := b.Do(attacker)
 	plain := runnertest.Plain(job.Trace)
 	if strings.Contains(plain, "\nBREACH") || !strings.Contains(plain, "held: fork bomb") || !strings.Contains(plain, "platform: reached") || !strings.Contains(plain, "gateway 10.94.0.") {
 		t.Errorf("the job is %s:\n%s", job.Status, plain)
+	}
+	if rules, err := exec.Command("nft", "list", "table", "inet", "swr-jobs").CombinedOutput(); err != nil || !strings.Contains(plain, "\nspoofed\n") || !dropped.Match(rules) {
+		t.Errorf("packets in another job's name were not dropped: %v\n%s", err, rules)
 	}
 	b.Cancel(victim.ID)
 	b.End(victim.ID)

@@ -71,7 +71,7 @@ func TestFullDisk(t *testing.T) {
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 2)
 	go func() { done <- engine.Run(running) }()
-	session, err := engine.EnsureBuiltinRunner(ctx, "built-in", nil, delivery.RunnerInfo{})
+	session, err := engine.EnsureBuiltinRunner(ctx, "built-in", nil, 0, delivery.RunnerInfo{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -186,10 +186,6 @@ func (e *Engine) hold(ctx context.Context, jobID int64, token, reason string) (s
 		}
 		return "", err
 	}
-	if j.Status != "pending" {
-		e.withdraw(jobID)
-		return j.Status, nil
-	}
 	hash := hashToken(token)
 	e.mu.Lock()
 	o := e.offers[jobID]
@@ -199,6 +195,10 @@ func (e *Engine) hold(ctx context.Context, jobID int64, token, reason string) (s
 	}
 	o.waiting = reason
 	e.mu.Unlock()
+	if j.Status != "pending" {
+		e.withdraw(jobID)
+		return j.Status, nil
+	}
 	e.wheel.set("offer "+strconv.FormatInt(jobID, 10), e.clock.Now().Add(offerTime), func(context.Context) { e.returnOffer(jobID) })
 	e.watch.notify(jobID)
 	return j.Status, nil

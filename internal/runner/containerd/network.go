@@ -121,8 +121,7 @@ func (n *network) open() (_ *segment, err error) {
 	}
 	n.used[slot] = true
 	n.mu.Unlock()
-	base := binary.BigEndian.Uint32(n.config.Subnet.Masked().Addr().AsSlice()) + uint32(slot)<<(32-segmentBits)
-	s := &segment{network: n, slot: slot, gateway: ipv4(base + 1), addresses: map[netip.Addr]bool{}}
+	s := &segment{network: n, slot: slot, gateway: n.base(slot).Next(), addresses: map[netip.Addr]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -145,6 +144,11 @@ func (n *network) open() (_ *segment, err error) {
 		return nil, fmt.Errorf("set bridge %s up: %w", attributes.Name, err)
 	}
 	return s, nil
+}
+
+// base is the first address of a slot's subnet.
+func (n *network) base(slot int) netip.Addr {
+	return ipv4(binary.BigEndian.Uint32(n.config.Subnet.Masked().Addr().AsSlice()) + uint32(slot)<<(32-segmentBits))
 }
 
 func ipv4(number uint32) netip.Addr {
@@ -368,7 +372,8 @@ func (n *network) unfence(ctx context.Context) error {
 	return nil
 }
 
-// rules is the fence. Traffic within one segment passes the forward chain only
+// rules is the fence. A packet from a segment must have an address of that
+// segment: a job has raw sockets and could speak in another's name. Traffic within one segment passes the forward chain only
 // where br_netfilter is on, as Kubernetes has it: the set of bridge pairs lets
 // it through.
 func (n *network) rules() string {
@@ -382,9 +387,10 @@ func (n *network) rules() string {
 	for _, prefix := range n.config.Fenced {
 		sources = append(sources, prefix.Masked().String())
 	}
-	pairs := make([]string, 0, n.slots())
+	pairs, origins := make([]string, 0, n.slots()), make([]string, 0, n.slots())
 	for slot := range n.slots() {
 		pairs = append(pairs, fmt.Sprintf("%[1]q . %[1]q", n.bridge(slot)))
+		origins = append(origins, fmt.Sprintf("%q . %s/%d", n.bridge(slot), n.base(slot), segmentBits))
 	}
 	ports := ""
 	if len(n.config.HostPorts) > 0 {
@@ -400,8 +406,10 @@ table inet %[1]s {
 	set blocked { type ipv4_addr; flags interval; auto-merge; elements = { %[2]s } }
 	set sources { type ipv4_addr; flags interval; auto-merge; elements = { %[3]s } }
 	set segments { type ifname . ifname; elements = { %[4]s } }
+	set origins { type ifname . ipv4_addr; flags interval; elements = { %[7]s } }
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
+		iifname "%[5]sj*" iifname . ip saddr != @origins counter drop
 		iifname . oifname @segments accept
 		ip saddr @sources jump outbound
 		iifname "%[5]sj*" jump outbound
@@ -418,6 +426,7 @@ table inet %[1]s {
 	}
 	chain input {
 		type filter hook input priority filter - 5; policy accept;
+		iifname "%[5]sj*" iifname . ip saddr != @origins counter drop
 		iifname "%[5]sj*" jump host
 		ip saddr @sources jump host
 	}
@@ -433,7 +442,7 @@ table inet %[1]s {
 		ip saddr @sources ip daddr != @sources masquerade
 	}
 }
-`, n.table(), strings.Join(blocked, ", "), strings.Join(sources, ", "), strings.Join(pairs, ", "), n.config.Instance, ports)
+`, n.table(), strings.Join(blocked, ", "), strings.Join(sources, ", "), strings.Join(pairs, ", "), n.config.Instance, ports, strings.Join(origins, ", "))
 }
 
 // disableIPv6 keeps an interface, in the caller's network namespace, from
