@@ -130,7 +130,7 @@ func TestPasswordsSessionsAndThrottling(t *testing.T) {
 		_, err := s.UpdateUser(t.Context(), system, u.ID, access.UserChange{Password: &p})
 		kind(t, name+" password", err, delivery.Invalid)
 	}
-	events, _, err := s.AuditEvents(t.Context(), "", 0, 100, 0)
+	events, _, err := s.AuditEvents(t.Context(), access.AuditFilter{}, 100, 0)
 	if err != nil || len(events) < 10 {
 		t.Errorf("%d audit events %v", len(events), err)
 	}

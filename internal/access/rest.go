@@ -385,7 +385,7 @@ func (h *rest) addUserKey(w http.ResponseWriter, r *api.Request) error {
 
 func (h *rest) auditEvents(w http.ResponseWriter, r *api.Request) error {
 	p := api.PageOf(r.Request)
-	list, total, err := h.s.AuditEvents(r.Context(), "", 0, p.PerPage, p.Offset())
+	list, total, err := h.s.AuditEvents(r.Context(), AuditFilter{}, p.PerPage, p.Offset())
 	if err != nil {
 		return err
 	}

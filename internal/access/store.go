@@ -20,8 +20,15 @@ type Store interface {
 	gpgStore
 	projectStore
 	AddAudit(ctx context.Context, e AuditEvent) error
-	// AuditEvents lists newest first; an empty type lists everything.
-	AuditEvents(ctx context.Context, targetType string, targetID int64, limit, offset int) ([]AuditEvent, int, error)
+	// AuditEvents lists newest first.
+	AuditEvents(ctx context.Context, f AuditFilter, limit, offset int) ([]AuditEvent, int, error)
+}
+
+// AuditFilter narrows the audit log; zero values do not narrow.
+type AuditFilter struct {
+	TargetType string
+	TargetID   int64  // with TargetType
+	Search     string // part of the actor, the action, the target or the address
 }
 
 // UserFilter narrows a list of users.

@@ -206,9 +206,9 @@ func (s *Service) Users(ctx context.Context, f UserFilter, limit, offset int) ([
 	return s.store.Users(ctx, f, limit, offset)
 }
 
-// AuditEvents lists newest first; an empty type lists everything.
-func (s *Service) AuditEvents(ctx context.Context, targetType string, targetID int64, limit, offset int) ([]AuditEvent, int, error) {
-	return s.store.AuditEvents(ctx, targetType, targetID, limit, offset)
+// AuditEvents lists newest first.
+func (s *Service) AuditEvents(ctx context.Context, f AuditFilter, limit, offset int) ([]AuditEvent, int, error) {
+	return s.store.AuditEvents(ctx, f, limit, offset)
 }
 
 // EnsureAdministrator creates the account root with a generated password when

@@ -229,6 +229,11 @@ func (s *Service) writeAction(ctx context.Context, in io.Writer, p delivery.Proj
 		if exists {
 			return delivery.Errorf(delivery.Invalid, "A file with this name already exists")
 		}
+		if a.LastCommit != "" {
+			if err := s.unchangedSince(ctx, p, parent, from, a.LastCommit); err != nil {
+				return err
+			}
+		}
 		if _, err := fmt.Fprintf(in, "D %s\n", quotePath(from)); err != nil {
 			return err
 		}

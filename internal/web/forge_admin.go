@@ -12,7 +12,10 @@ const usersOnPage = 50
 
 func (s *Server) adminRoutes() {
 	s.handleAdmin("GET /admin", s.adminPage)
+	s.handleAdmin("GET /admin/audit_log", s.auditPage)
 	s.handleAdmin("GET /admin/users", s.usersPage)
+	s.handleAdmin("POST /admin/users/{id}/disable_two_factor", s.resetTwoFactor)
+	s.handleAdmin("POST /admin/users/{id}/delete", s.deleteUser)
 	s.handleAdmin("POST /admin/users", s.createUser)
 	for _, what := range []string{"block", "unblock", "grant_admin", "revoke_admin"} {
 		s.handleAdmin("POST /admin/users/{id}/"+what, s.changeUser(what))
@@ -49,10 +52,57 @@ func (s *Server) adminPage(w http.ResponseWriter, r *Request) error {
 	if _, v.Groups, err = s.Access.Groups(ctx, access.GroupFilter{Viewer: r.Who.User.ID, All: true}, 1, 0); err != nil {
 		return err
 	}
-	if v.Events, _, err = s.Access.AuditEvents(ctx, "", 0, 20, 0); err != nil {
+	if v.Events, _, err = s.Access.AuditEvents(ctx, access.AuditFilter{}, 10, 0); err != nil {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "forge_admin", Page{Title: "Administration", Data: v})
+}
+
+// auditView is a page of the audit log.
+type auditView struct {
+	Events             []access.AuditEvent
+	Total              int
+	Search, Prev, Next string
+}
+
+const eventsOnPage = 100
+
+func (s *Server) auditPage(w http.ResponseWriter, r *Request) error {
+	page := pageNumber(r)
+	v := auditView{Search: strings.TrimSpace(r.URL.Query().Get("search"))}
+	var err error
+	if v.Events, v.Total, err = s.Access.AuditEvents(r.Context(), access.AuditFilter{Search: v.Search}, eventsOnPage, (page-1)*eventsOnPage); err != nil {
+		return err
+	}
+	v.Prev, v.Next = pagerLinks(r, page, page*eventsOnPage < v.Total)
+	return s.render(w, r, http.StatusOK, "forge_audit", Page{Title: "Audit log", Data: v})
+}
+
+// resetTwoFactor turns an account's second factor off, when its device is lost.
+func (s *Server) resetTwoFactor(w http.ResponseWriter, r *Request) error {
+	id, err := number(r, "id")
+	if err != nil {
+		return err
+	}
+	if err := s.Access.DisableTOTP(r.Context(), r.Who, id); err != nil {
+		return err
+	}
+	return redirect(w, r, "/admin/users", "The account signs in with its password alone now.")
+}
+
+func (s *Server) deleteUser(w http.ResponseWriter, r *Request) error {
+	id, err := number(r, "id")
+	if err != nil {
+		return err
+	}
+	message, status, err := correctable(s.Access.DeleteUser(r.Context(), r.Who, id))
+	if err != nil {
+		return err
+	}
+	if message != "" {
+		return s.showUsers(w, r, status, usersView{Error: message})
+	}
+	return redirect(w, r, "/admin/users", "The account is deleted.")
 }
 
 // usersView lists accounts and makes one.

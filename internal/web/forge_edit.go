@@ -25,12 +25,14 @@ func (s *Server) editRoutes() {
 	s.handleProject("POST /new/{path...}", developer, s.newFile)
 	s.handleProject("POST /upload/{path...}", developer, s.uploadFile)
 	s.handleProject("POST /delete/{path...}", developer, s.deleteFile)
+	s.handleProject("POST /move/{path...}", developer, s.moveFile)
 }
 
 // editView is the form for a file's text. Base is the commit that the person
 // saw: a file that changed since is not overwritten.
 type editView struct {
 	Rev, File, Folder string
+	To                string // where the file is to be; its path at first
 	Base              string
 	Text              string
 	CRLF, Binary      bool
@@ -109,7 +111,7 @@ func (s *Server) editPage(w http.ResponseWriter, r *Request) error {
 	default:
 		v.Text, v.CRLF = string(body), strings.Contains(string(body), "\r\n")
 	}
-	v.Message = "Update " + path.Base(v.File)
+	v.Message, v.To = "Update "+path.Base(v.File), v.File
 	return s.showEdit(w, r, http.StatusOK, v)
 }
 
@@ -119,6 +121,9 @@ func (s *Server) showEdit(w http.ResponseWriter, r *Request, status int, v editV
 		title = "New file"
 	} else if v.Folder = path.Dir(v.File); v.Folder == "." {
 		v.Folder = ""
+	}
+	if v.To == "" {
+		v.To = v.File
 	}
 	return s.render(w, r, status, "forge_edit", Page{Title: title, Active: "tree", Data: v})
 }
@@ -238,11 +243,43 @@ func (s *Server) editFile(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	v.typed(r)
-	body := v.text(r)
-	if err := s.commitChange(r, v, delivery.CommitAction{Action: "update", Path: v.File, Content: body, LastCommit: v.Base}); err != nil {
+	v.To = movedTo(r, v.File)
+	a := delivery.CommitAction{Action: "update", Path: v.File, Content: v.text(r), LastCommit: v.Base}
+	if v.To != v.File {
+		a.Action, a.Path, a.PreviousPath = "move", v.To, v.File
+	}
+	if err := s.commitChange(r, v, a); err != nil {
 		return s.changeFailed(w, r, v, err)
 	}
-	return s.changed(w, r, v, v.File)
+	return s.changed(w, r, v, v.To)
+}
+
+// movedTo is the path that a form gives a file; empty keeps the present one.
+func movedTo(r *Request, file string) string {
+	if to := strings.Trim(path.Clean("/"+strings.TrimSpace(r.FormValue("file_path"))), "/"); to != "" {
+		return to
+	}
+	return file
+}
+
+// moveFile renames a file, or moves it to another folder, as it is: for those
+// whose text cannot be edited.
+func (s *Server) moveFile(w http.ResponseWriter, r *Request) error {
+	v, err := s.editPlace(r)
+	if err != nil {
+		return err
+	}
+	v.typed(r)
+	if v.To = movedTo(r, v.File); v.To == v.File {
+		err = &delivery.Error{Kind: delivery.Invalid, Message: "Give the file another path."}
+	} else {
+		err = s.commitChange(r, v, delivery.CommitAction{Action: "move", Path: v.To, PreviousPath: v.File, LastCommit: v.Base})
+	}
+	if err != nil {
+		v.Binary = true
+		return s.changeFailed(w, r, v, err)
+	}
+	return s.changed(w, r, v, v.To)
 }
 
 func (s *Server) newFile(w http.ResponseWriter, r *Request) error {

@@ -13,6 +13,9 @@ import (
 func (s *Server) releaseRoutes() {
 	s.handleProject("GET /releases", delivery.Guest, s.releasesPage)
 	s.handleProject("POST /releases", delivery.Developer, s.createRelease)
+	s.handleProject("GET /releases/{tag}/edit", delivery.Developer, s.releasePage)
+	s.handleProject("POST /releases/{tag}/edit", delivery.Developer, s.updateRelease)
+	s.handleProject("POST /releases/{tag}/delete", delivery.Developer, s.deleteRelease)
 	s.handleProject("GET /search", delivery.Guest, s.searchProject)
 	s.handle("GET /search", s.searchPage)
 }
@@ -24,6 +27,7 @@ type releasesView struct {
 	MayNew                      bool
 	Tag, Ref, Name, Description string
 	Tags                        []delivery.Ref
+	Links                       []forge.ReleaseLink
 	Error                       string
 }
 
@@ -60,6 +64,7 @@ func (s *Server) showReleases(w http.ResponseWriter, r *Request, status int, v r
 			return err
 		}
 	}
+	v.Links = blankLinks(v.Links)
 	v.Prev, v.Next = pagerLinks(r, page, page*onPage < total)
 	return s.render(w, r, status, "forge_releases", Page{Title: "Releases", Active: "releases", Data: v})
 }
@@ -69,7 +74,8 @@ func (s *Server) createRelease(w http.ResponseWriter, r *Request) error {
 		return &delivery.Error{Kind: delivery.Forbidden, Message: "Sign in as a person to make a release."}
 	}
 	v := releasesView{Tag: strings.TrimSpace(r.FormValue("tag")), Ref: strings.TrimSpace(r.FormValue("ref")), Name: r.FormValue("name"), Description: strings.ReplaceAll(r.FormValue("description"), "\r\n", "\n")}
-	_, err := s.Forge.CreateRelease(r.Context(), r.Who, *r.Project, forge.Release{Tag: v.Tag, Name: v.Name, Description: v.Description}, v.Ref, "")
+	v.Links = typedLinks(r)
+	_, err := s.Forge.CreateRelease(r.Context(), r.Who, *r.Project, forge.Release{Tag: v.Tag, Name: v.Name, Description: v.Description, Links: v.Links}, v.Ref, "")
 	message, status, err := correctable(err)
 	if err != nil {
 		return err
@@ -79,6 +85,117 @@ func (s *Server) createRelease(w http.ResponseWriter, r *Request) error {
 		return s.showReleases(w, r, status, v)
 	}
 	return redirect(w, r, projectPath(r.Project.FullPath, "releases"), "The release "+v.Tag+" is made.")
+}
+
+// blankLinks adds the empty rows of the form to a release's links.
+func blankLinks(links []forge.ReleaseLink) []forge.ReleaseLink {
+	return append(links, make([]forge.ReleaseLink, 2)...)
+}
+
+// typedLinks reads the links of a release's form; rows without name and address
+// are not there.
+func typedLinks(r *Request) []forge.ReleaseLink {
+	var out []forge.ReleaseLink
+	at := func(name string, i int) string {
+		if list := r.Form[name]; i < len(list) {
+			return strings.TrimSpace(list[i])
+		}
+		return ""
+	}
+	for i := range min(len(r.Form["link_url"]), 100) {
+		l := forge.ReleaseLink{Name: at("link_name", i), URL: at("link_url", i), LinkType: at("link_type", i)}
+		if l.Name == "" {
+			l.Name = l.URL[strings.LastIndexByte(l.URL, '/')+1:]
+		}
+		l.ID, _ = strconv.ParseInt(at("link_id", i), 10, 64) // 0: a new one
+		if l.URL != "" || at("link_name", i) != "" {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// editedRelease is the form for a release that exists.
+type editedRelease struct {
+	Release forge.Release
+	Links   []forge.ReleaseLink
+	Error   string
+}
+
+func (s *Server) releasePage(w http.ResponseWriter, r *Request) error {
+	release, err := s.Forge.Release(r.Context(), r.Project.ID, r.PathValue("tag"))
+	if err != nil {
+		return err
+	}
+	return s.showRelease(w, r, http.StatusOK, editedRelease{Release: release, Links: release.Links})
+}
+
+func (s *Server) showRelease(w http.ResponseWriter, r *Request, status int, v editedRelease) error {
+	v.Links = blankLinks(v.Links)
+	return s.render(w, r, status, "forge_release", Page{Title: "Edit release " + v.Release.Tag, Active: "releases", Data: v})
+}
+
+func (s *Server) updateRelease(w http.ResponseWriter, r *Request) error {
+	release, err := s.Forge.Release(r.Context(), r.Project.ID, r.PathValue("tag"))
+	if err != nil {
+		return err
+	}
+	release.Name, release.Description = strings.TrimSpace(r.FormValue("name")), strings.ReplaceAll(r.FormValue("description"), "\r\n", "\n")
+	links := typedLinks(r)
+	if release.Name == "" {
+		release.Name = release.Tag
+	}
+	message, status, err := correctable(s.storeRelease(r, release, links))
+	if err != nil {
+		return err
+	}
+	if message != "" {
+		return s.showRelease(w, r, status, editedRelease{Release: release, Links: links, Error: message})
+	}
+	return redirect(w, r, projectPath(r.Project.FullPath, "releases"), "The release "+release.Tag+" is stored.")
+}
+
+// storeRelease stores a release and makes its links those that are given.
+func (s *Server) storeRelease(r *Request, release forge.Release, links []forge.ReleaseLink) error {
+	ctx, id := r.Context(), r.Project.ID
+	kept := map[int64]bool{}
+	for _, l := range links {
+		kept[l.ID] = true
+	}
+	for _, old := range release.Links {
+		if !kept[old.ID] {
+			if err := s.Forge.DeleteReleaseLink(ctx, id, release.Tag, old.ID); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range links {
+		for _, old := range release.Links {
+			if old.ID == l.ID {
+				l.Path = old.Path
+			}
+		}
+		if _, err := s.Forge.SetReleaseLink(ctx, id, release.Tag, l); err != nil {
+			return err
+		}
+	}
+	if err := s.Forge.UpdateRelease(ctx, release); err != nil {
+		return err
+	}
+	s.Access.Audit(ctx, r.Who, "release.updated", "project", id, r.Project.FullPath, release.Tag)
+	return nil
+}
+
+func (s *Server) deleteRelease(w http.ResponseWriter, r *Request) error {
+	tag := r.PathValue("tag")
+	if _, err := s.Forge.Release(r.Context(), r.Project.ID, tag); err != nil {
+		return err
+	}
+	if err := s.Forge.DeleteRelease(r.Context(), r.Project.ID, tag); err != nil {
+		return err
+	}
+	s.Access.Audit(r.Context(), r.Who, "release.deleted", "project", r.Project.ID, r.Project.FullPath, tag)
+	return redirect(w, r, projectPath(r.Project.FullPath, "releases"), "The release "+tag+" is deleted. Its tag is still there.")
 }
 
 // searchView is what was found: projects and merge requests everywhere, or

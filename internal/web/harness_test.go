@@ -462,3 +462,12 @@ func (s *site) oldMirror(p delivery.Project, address string) {
 	_, err := s.records.SetMirror(s.ctx, forge.Mirror{ProjectID: p.ID, URL: address, Enabled: true, Interval: time.Hour, NextAt: time.Now(), Status: "none"})
 	s.must(err)
 }
+
+// makeAdmin lets a person administrate.
+func (s *site) makeAdmin(name string) {
+	s.t.Helper()
+	yes := true
+	u, err := s.access.UpdateUser(s.ctx, s.root, s.people[name].User.ID, access.UserChange{Admin: &yes})
+	s.must(err)
+	s.people[name] = delivery.Identity{Kind: delivery.SessionUser, User: &u, Name: name}
+}

@@ -330,11 +330,15 @@ func (s *Store) AddAudit(ctx context.Context, e access.AuditEvent) error {
 }
 
 // AuditEvents implements access.Store.
-func (s *Store) AuditEvents(ctx context.Context, targetType string, targetID int64, limit, offset int) ([]access.AuditEvent, int, error) {
+func (s *Store) AuditEvents(ctx context.Context, f access.AuditFilter, limit, offset int) ([]access.AuditEvent, int, error) {
 	from, args := `FROM audit_events WHERE 1 = 1`, []any{}
-	if targetType != "" {
+	if f.TargetType != "" {
 		from += ` AND target_type = ? AND target_id = ?`
-		args = append(args, targetType, targetID)
+		args = append(args, f.TargetType, f.TargetID)
+	}
+	if f.Search != "" {
+		from += ` AND (lower(actor) LIKE ? ESCAPE '\' OR action LIKE ? ESCAPE '\' OR lower(target) LIKE ? ESCAPE '\' OR address = ?)`
+		args = append(args, store.Like(f.Search), store.Like(f.Search), store.Like(f.Search), f.Search)
 	}
 	return list(ctx, s.db, `id, at, actor_id, actor, address, action, target_type, target_id, target, details`, from, "id DESC", args, limit, offset, func(r scanner) (access.AuditEvent, error) {
 		var e access.AuditEvent
