@@ -8,11 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -289,8 +289,9 @@ func feed(cmd *exec.Cmd, in io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("forge: start git: %w", err)
 	}
+	widen(w)
 	go func() {
-		io.Copy(w, in) //nolint:errcheck // git notices an early end, and tells
+		_ = copyWide(w, in) // git notices an early end, and tells
 		w.Close()
 	}()
 	return nil
@@ -308,15 +309,24 @@ func widePipe(cmd *exec.Cmd) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("forge: start git: %w", err)
 	}
-	if f, ok := out.(*os.File); ok {
-		if raw, err := f.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) {
-				// Where the user's share of pipe memory is used up, the usual size does.
-				_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, wideBuffer)
-			})
-		}
-	}
+	widen(out)
 	return out, nil
+}
+
+// widen lets a pipe hold much at once.
+func widen(pipe any) {
+	f, ok := pipe.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		// Where the user's share of pipe memory is used up, the usual size does.
+		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, wideBuffer)
+	})
 }
 
 // copyWide copies until the end of r.
