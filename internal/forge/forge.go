@@ -10,7 +10,6 @@ package forge
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -104,7 +103,6 @@ type Service struct {
 	locks    *projectLocks
 	counts   *countCache
 	graphs   *graphs
-	wakeMu   sync.Mutex
 	hookWake chan struct{}
 	mailWake chan struct{}
 
@@ -251,17 +249,6 @@ type ProjectSettings struct {
 	MaxPushBytes              int64    `json:"max_push_bytes,omitempty"` // 0: the instance's limit
 	AutoRevertFailedRollout   bool     `json:"auto_revert_failed_rollout,omitempty"`
 	RemoveFromForkNetwork     bool     `json:"-"`
-}
-
-func decodeSettings(raw string) (ProjectSettings, error) {
-	var v ProjectSettings
-	if raw == "" {
-		return v, nil
-	}
-	if err := json.Unmarshal([]byte(raw), &v); err != nil {
-		return v, fmt.Errorf("forge: stored project settings: %w", err)
-	}
-	return v, nil
 }
 
 // projectLocks serialises changes of one project's merge requests and

@@ -3,7 +3,6 @@ package forge
 import (
 	"context"
 	"fmt"
-	"path"
 	"strings"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -262,6 +261,3 @@ func authorizeTag(role delivery.Role, rules []Protection, name string, u RefUpda
 	}
 	return nil
 }
-
-// baseName is the last part of a path.
-func baseName(p string) string { return path.Base(p) }

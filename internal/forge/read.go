@@ -22,9 +22,8 @@ const (
 )
 
 var (
-	shaPattern      = regexp.MustCompile(`^[0-9a-f]{7,40}$`)
-	fullSHA         = regexp.MustCompile(`^[0-9a-f]{40}$`)
-	revisionPattern = regexp.MustCompile(`^[A-Za-z0-9_][\w./+@=#%-]*(?:[~^][0-9]{0,6}){0,4}$`)
+	shaPattern = regexp.MustCompile(`^[0-9a-f]{7,40}$`)
+	fullSHA    = regexp.MustCompile(`^[0-9a-f]{40}$`)
 )
 
 func errNoRevision(rev string) error {
@@ -300,7 +299,6 @@ func (s *Service) ListTree(ctx context.Context, projectID int64, rev, folder str
 	}
 	args := []string{"ls-tree", "-r", "-t", "-l", "-z", sha}
 	if folder != "" {
-		args = append(args, "--", ":(literal)"+folder+"/")
 		args = []string{"--literal-pathspecs", "ls-tree", "-r", "-t", "-l", "-z", sha, "--", folder + "/"}
 	}
 	var buf bytes.Buffer

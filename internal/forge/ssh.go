@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -162,18 +163,36 @@ func (v *sshServer) closeAll() {
 	}
 }
 
-// idleConn ends a connection on which nothing moves.
-type idleConn struct{ net.Conn }
-
-func (c idleConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(sshIdle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
+// idleConn ends a connection on which nothing moves in either direction, once
+// it has been told to: git may work for long while the client only listens.
+type idleConn struct {
+	net.Conn
+	began atomic.Bool
 }
 
-func (c idleConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(sshIdle)); err != nil {
+// begin starts to count silence; deadlines set before no longer hold.
+func (c *idleConn) begin() error {
+	c.began.Store(true)
+	return c.moved()
+}
+
+func (c *idleConn) moved() error {
+	if !c.began.Load() {
+		return nil
+	}
+	return c.SetDeadline(time.Now().Add(sshIdle))
+}
+
+func (c *idleConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil {
+		err = c.moved()
+	}
+	return n, err
+}
+
+func (c *idleConn) Write(p []byte) (int, error) {
+	if err := c.moved(); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
@@ -183,12 +202,13 @@ func (v *sshServer) serve(ctx context.Context, raw net.Conn) {
 	if err := raw.SetDeadline(time.Now().Add(sshHandshake)); err != nil {
 		return
 	}
-	conn, channels, requests, err := ssh.NewServerConn(raw, v.config)
+	idle := &idleConn{Conn: raw}
+	conn, channels, requests, err := ssh.NewServerConn(idle, v.config)
 	if err != nil {
 		return // scanners and wrong keys are daily business
 	}
 	defer conn.Close()
-	if err := raw.SetDeadline(time.Now().Add(sshIdle)); err != nil {
+	if err := idle.begin(); err != nil {
 		return
 	}
 	go ssh.DiscardRequests(requests)
@@ -221,13 +241,13 @@ func (v *sshServer) serve(ctx context.Context, raw net.Conn) {
 		}
 		wg.Go(func() {
 			defer func() { <-sessions }()
-			v.session(ctx, raw, ch, reqs, who)
+			v.session(ctx, ch, reqs, who)
 		})
 	}
 }
 
 // session serves one command.
-func (v *sshServer) session(ctx context.Context, raw net.Conn, ch ssh.Channel, reqs <-chan *ssh.Request, who delivery.Identity) {
+func (v *sshServer) session(ctx context.Context, ch ssh.Channel, reqs <-chan *ssh.Request, who delivery.Identity) {
 	defer ch.Close()
 	protocol := ""
 	for req := range reqs {
@@ -250,10 +270,6 @@ func (v *sshServer) session(ctx context.Context, raw net.Conn, ch ssh.Channel, r
 					reply(r, false)
 				}
 			}()
-			// From here on only silence counts, not the handshake's deadline.
-			if err := raw.SetDeadline(time.Time{}); err != nil {
-				return
-			}
 			v.finish(ch, v.run(ctx, ch, cmd.Command, protocol, who))
 			return
 		case "shell":

@@ -39,9 +39,8 @@ type watcher struct {
 	i     *Ingress
 	dirty chan struct{} // an object changed
 
-	mu     sync.Mutex
-	cause  error // why the routes do not follow the cluster; nil when they do
-	synced bool
+	mu    sync.Mutex
+	cause error // why the routes do not follow the cluster; nil when they do
 }
 
 // session is one connection to one cluster.

@@ -76,7 +76,7 @@ func parseRoute(path string) route {
 
 // ValidName reports whether name may name a repository.
 func ValidName(name string) bool {
-	return len(name) <= reference.NameTotalLengthMax && nameRegexp.MatchString(name)
+	return len(name) <= reference.RepositoryNameTotalLengthMax && nameRegexp.MatchString(name)
 }
 
 func validTag(s string) bool {

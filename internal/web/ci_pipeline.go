@@ -11,8 +11,6 @@ import (
 	"github.com/slipwayhq/slipway/internal/pipeline"
 )
 
-const casesShown = 500 // of a test suite; failed ones come first
-
 // pipelineView is a pipeline with one of its tabs.
 type pipelineView struct {
 	Project   *delivery.Project

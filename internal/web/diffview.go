@@ -446,11 +446,6 @@ func parsePatch(patch string) []diffLine {
 	return lines
 }
 
-// lineLink is the address of a line on a page of changes.
-func lineLink(path string, oldAt, newAt int) string {
-	return "#" + fileAnchor(path) + "_" + strconv.Itoa(oldAt) + "_" + strconv.Itoa(newAt)
-}
-
 // withQuery adds a query to an address that has none.
 func withQuery(address string, pairs ...string) string {
 	q := url.Values{}

@@ -115,7 +115,7 @@ func (s *Server) requestForm(do func(r *Request, m delivery.MergeRequest) (notic
 				back += "#" + at
 			}
 			if id, ok := strings.CutPrefix(notice, "#"); ok {
-				back, notice, _ = strings.Cut(back, "#")
+				back, _, _ = strings.Cut(back, "#")
 				back += "#" + id
 				notice = ""
 			}

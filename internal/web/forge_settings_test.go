@@ -44,9 +44,9 @@ func TestMembersPage(t *testing.T) {
 
 func TestProjectSettings(t *testing.T) {
 	t.Parallel()
-	s, p := plain(t)
+	s, _ := plain(t)
 	s.person("olga")
-	p = s.project("acme/own", nil, map[string]delivery.Role{"olga": delivery.Owner, "maya": delivery.Maintainer, "dev": delivery.Developer})
+	p := s.project("acme/own", nil, map[string]delivery.Role{"olga": delivery.Owner, "maya": delivery.Maintainer, "dev": delivery.Developer})
 	s.branch(p, "next", map[string]string{"x": "x"})
 	const base = "/acme/own/-/settings"
 	if got := s.status("dev", http.MethodGet, base, nil); got != http.StatusForbidden {

@@ -134,7 +134,8 @@ func (s *session) authentication(c object, namespace string, o endpointOptions) 
 		}
 		c["authorization"] = object{"type": kind, "credentials": v}
 	}
-	if k := o.http.BearerTokenSecret; k != nil && k.Name != "" { //nolint:staticcheck // deprecated upstream, still written
+	//lint:ignore SA1019 deprecated upstream, still written
+	if k := o.http.BearerTokenSecret; k != nil && k.Name != "" {
 		v, err := s.secret(namespace, k)
 		if err != nil {
 			return fmt.Errorf("bearerTokenSecret: %w", err)

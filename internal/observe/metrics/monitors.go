@@ -185,7 +185,8 @@ func (s *session) serviceMonitor(sm *monitoringv1.ServiceMonitor) ([]object, err
 			opts.tls = &ep.TLSConfig.SafeTLSConfig
 			opts.files = ep.TLSConfig.CAFile + ep.TLSConfig.CertFile + ep.TLSConfig.KeyFile
 		}
-		opts.files += ep.BearerTokenFile //nolint:staticcheck // deprecated upstream, still written
+		//lint:ignore SA1019 deprecated upstream, still written
+		opts.files += ep.BearerTokenFile
 		if err := s.endpoint(c, sm.Namespace, opts); err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %d: %w", i, err))
 			continue
@@ -220,9 +221,12 @@ func (s *session) podMonitor(pm *monitoringv1.PodMonitor) ([]object, error) {
 		case ep.PortNumber != nil && *ep.PortNumber != 0:
 			port = fmt.Sprint(*ep.PortNumber)
 			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_number", port))
-		case ep.TargetPort != nil: //nolint:staticcheck // deprecated upstream, still written
-			port = ep.TargetPort.String()                                                                                                                                                    //nolint:staticcheck // as above
-			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_"+map[bool]string{true: "name", false: "number"}[ep.TargetPort.StrVal != ""], regexp.QuoteMeta(port))) //nolint:staticcheck // as above
+		//lint:ignore SA1019 deprecated upstream, still written
+		case ep.TargetPort != nil:
+			//lint:ignore SA1019 as above
+			target := ep.TargetPort
+			port = target.String()
+			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_"+map[bool]string{true: "name", false: "number"}[target.StrVal != ""], regexp.QuoteMeta(port)))
 		}
 		relabel = append(relabel,
 			setLabel("namespace", "", "", "__meta_kubernetes_namespace"),
