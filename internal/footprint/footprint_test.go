@@ -52,6 +52,7 @@ func TestPace(t *testing.T) {
 		{at(520), 0.05, false, false}, // too early
 		{at(770), 0.05, false, true},
 		{at(800), 0.05, false, false},
+		{at(770 + 1800), 0.05, false, true}, // long at rest
 	} {
 		busy, trim := p.step(step.at, step.share)
 		if busy != step.busy || trim != step.trim {

@@ -13,17 +13,21 @@ const (
 	// interval is the least time between two trims: one costs a garbage
 	// collection and reads of what is needed again of the program's file.
 	interval = 5 * time.Minute
+	// latest is the most time between two trims of a program that is at rest all
+	// the time: what trickles in is given back too.
+	latest = 30 * time.Minute
 	// look is how often the use of the processor is looked at.
 	look = 15 * time.Second
 	// rest is the share of one core below which a program is at rest.
-	rest = 0.25
+	rest = 0.15
 	// restPercent is the garbage collector's percentage at rest, when a program
 	// allocates so little that collecting more often costs next to nothing.
 	restPercent = 20
 )
 
 // Keep trims once after settle, when the program's start is over, and again
-// whenever the program comes to rest after it was busy, until ctx ends. At rest
+// whenever the program comes to rest after it was busy, or has been at rest for
+// long, until ctx ends. At rest
 // the garbage collector leaves less room for growth; the percentage that was
 // set before comes back while the program is busy, and when Keep returns. It
 // returns the first error of Trim: then the memory stays as it is.
@@ -68,7 +72,7 @@ type pace struct {
 // step takes the share of a core that was used until now.
 func (p *pace) step(now time.Time, share float64) (busy, trim bool) {
 	p.busy = share >= rest
-	p.due = p.due || p.busy
+	p.due = p.due || p.busy || now.Sub(p.trimmed) >= latest
 	if p.busy || !p.due || now.Sub(p.trimmed) < interval {
 		return p.busy, false
 	}
