@@ -309,3 +309,46 @@ func TestPushOptions(t *testing.T) {
 		t.Errorf("git printed %s", out)
 	}
 }
+
+// TestQuickActions acts by lines of a note.
+func TestQuickActions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.person("ann")
+	w.person("bob")
+	p := w.project("ann", "", "app", func(n *forge.NewProject) { n.Readme = true })
+	w.member(p, "bob", delivery.Developer)
+	ann, bob := w.client("ann"), w.client("bob")
+	_, err := w.forge.CommitFiles(t.Context(), w.people["bob"], p, delivery.NewCommit{Branch: "work", StartBranch: "main", Message: "Work", Actions: []delivery.CommitAction{{Action: "create", Path: "a.txt", Content: []byte("a\n")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := must[*gitlab.MergeRequest](t)(bob.MergeRequests.CreateMergeRequest(p.ID, &gitlab.CreateMergeRequestOptions{Title: gitlab.Ptr("Work"), SourceBranch: gitlab.Ptr("work"), TargetBranch: gitlab.Ptr("main")}))
+	say := func(c *gitlab.Client, body string) (*gitlab.Note, *gitlab.Response, error) {
+		return c.Notes.CreateMergeRequestNote(p.ID, m.IID, &gitlab.CreateMergeRequestNoteOptions{Body: &body})
+	}
+	note := must[*gitlab.Note](t)(say(bob, "Ready:\n/label ~bug ~\"two words\"\n/assign me\n/assign_reviewer @ann\n/draft\n```\n/close\n```"))
+	if note.Body != "Ready:\n```\n/close\n```" {
+		t.Errorf("the note is %q", note.Body)
+	}
+	got := must[*gitlab.MergeRequest](t)(bob.MergeRequests.GetMergeRequest(p.ID, m.IID, nil))
+	if got.Title != "Draft: Work" || strings.Join(got.Labels, ",") != "bug,two words" || len(got.Assignees) != 1 || len(got.Reviewers) != 1 || got.State != "opened" {
+		t.Errorf("%+v", got)
+	}
+	if _, res, err := say(bob, "/approve"); err == nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("an author approves: %v", err)
+	}
+	if _, res, err := say(bob, "/assign @nobody"); err == nil || res.StatusCode != http.StatusBadRequest || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("nobody is assigned: %v", err)
+	}
+	if _, res, err := say(bob, "/merge"); err == nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("a developer merges: %v", err)
+	}
+	if _, res, err := say(ann, "/approve\n/ready\n/unlabel ~bug\n/merge"); err != nil || res.StatusCode != http.StatusAccepted {
+		t.Fatalf("%v", err)
+	}
+	got = must[*gitlab.MergeRequest](t)(bob.MergeRequests.GetMergeRequest(p.ID, m.IID, nil))
+	if got.State != "merged" || got.Title != "Work" || strings.Join(got.Labels, ",") != "two words" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -17,6 +17,7 @@ const (
 	fileLines  = 1500    // lines of a file's diff that are shown without being asked for
 	pageLines  = 8000    // lines of all diffs of a page, likewise
 	wholeDiff  = 8 << 20 // bytes of one file's diff that can be expanded
+	wholeFile  = 1 << 20 // lines of context that mean all
 	diffCookie = "diff_view"
 )
 
@@ -48,6 +49,7 @@ type fileDiff struct {
 	Columns int          // of the table
 	Folded  bool         // too long to be shown without being asked for
 	Expand  string       // where it is shown in whole
+	Whole   string       // where the lines between its hunks are shown too
 	Threads []threadView // on the file, or on lines that are not shown
 	Open    int          // unresolved threads
 	Quiet   bool         // shown folded at first: generated
@@ -95,6 +97,7 @@ func newDiffView(w http.ResponseWriter, r *Request) *diffView {
 		q := r.URL.Query()
 		q.Del("expand")
 		q.Del("expand_old")
+		q.Del("context")
 		q.Del(key)
 		if value != "" {
 			q.Set(key, value)
@@ -133,6 +136,9 @@ func (s *Server) loadDiff(w http.ResponseWriter, r *Request, id int64, from, to 
 		}
 		l := v.limits()
 		l.FileBytes, l.Bytes = wholeDiff, wholeDiff
+		if r.FormValue("context") == "all" {
+			l.Context = wholeFile
+		}
 		whole, err := s.Forge.Diff(ctx, id, from, to, paths, l)
 		if err != nil {
 			return nil, err
@@ -189,11 +195,15 @@ func (v *diffView) fill(r *Request, files []forge.FileDiff, expand string, threa
 			left -= lines
 			out.rows(parsePatch(f.Patch), v.Parallel, threads[f.NewPath])
 		}
+		q := r.URL.Query()
+		q.Set("expand", f.NewPath)
+		q.Set("expand_old", f.OldPath)
+		q.Del("context")
 		if out.Folded {
-			q := r.URL.Query()
-			q.Set("expand", f.NewPath)
-			q.Set("expand_old", f.OldPath)
 			out.Expand = "?" + q.Encode()
+		} else if f.Status != "added" && f.Status != "deleted" && f.Patch != "" && !(asked && r.FormValue("context") == "all") {
+			q.Set("context", "all")
+			out.Whole = "?" + q.Encode()
 		}
 		v.Files[i] = out
 	}

@@ -163,6 +163,8 @@ func TestDiffViews(t *testing.T) {
 	if pair.Length() != 1 || pair.Find("td.s.d-del").Text() != "line 30" || pair.Find("td.s.d-add").Text() != "line thirty of <b>" {
 		t.Errorf("the changed line is %q", pair.Text())
 	}
+	whole := page.Find("a.whole").AttrOr("href", "")
+	s.count(s.page("dev", link+"/diffs"+strings.Split(whole, "#")[0]), "tr.d-pair", 61)
 	s.branch(p, "long", map[string]string{"big.txt": numbered(1, 4000), "go.sum": numbered(1, 100), "small.txt": "x\n"})
 	for _, where := range []string{"/acme/plain/-/compare/main...long", "/acme/plain/-/commit/" + s.head(p, "long"), "/acme/plain/-/merge_requests/new?source_branch=long"} {
 		page = s.page("dev", where)

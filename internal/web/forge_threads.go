@@ -198,6 +198,11 @@ func (s *Server) addNote(r *Request, m delivery.MergeRequest) (string, error) {
 			n.Position.PositionType = "file"
 		}
 	}
+	rest, done, err := s.Forge.RunActions(r.Context(), r.Who, *r.Project, m, n.Body)
+	if err != nil || done > 0 && rest == "" {
+		return "", err // the activity shows what was done
+	}
+	n.Body = rest
 	note, err := s.Forge.AddNote(r.Context(), r.Who, *r.Project, n)
 	if err != nil {
 		return "", err

@@ -96,7 +96,14 @@ func (h *handlers) addNote(w http.ResponseWriter, r *api.Request, m delivery.Mer
 	if err := api.Decode(r, &p); err != nil {
 		return err
 	}
-	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: p.Body})
+	body, done, err := h.f.RunActions(r.Context(), r.Who, r.Project, m, p.Body)
+	if err != nil {
+		return err
+	}
+	if done > 0 && body == "" { // as GitLab answers a note of quick actions only
+		return api.WriteJSON(w, http.StatusAccepted, map[string]any{"commands_changes": map[string]any{}, "summary": []string{"Commands applied"}})
+	}
+	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: body})
 	if err != nil {
 		return err
 	}
