@@ -91,7 +91,11 @@ func (rt *root) blobs(name string) (blobGetter, error) {
 
 type blobGetter interface {
 	Get(ctx context.Context, dgst digest.Digest) ([]byte, error)
+	Stat(ctx context.Context, dgst digest.Digest) (v1.Descriptor, error)
 }
+
+// maxClaim bounds, in bytes, the size of a part that is not stored here.
+const maxClaim = 1 << 40
 
 // describe works out what is known of a manifest from its bytes and, for an
 // image, its configuration, which must be stored.
@@ -114,7 +118,13 @@ func describe(ctx context.Context, blobs blobGetter, raw []byte, mediaType strin
 		}
 	}
 	counted := map[string]bool{}
-	for _, r := range image.References {
+	for i := range image.References {
+		r := &image.References[i]
+		// A client may write any size; quotas count what is stored.
+		if stored, err := blobs.Stat(ctx, digest.Digest(r.Digest)); err == nil && r.Kind != ManifestReference {
+			r.Size = stored.Size
+		}
+		r.Size = min(max(0, r.Size), maxClaim)
 		if r.Kind != ManifestReference && !counted[r.Digest] {
 			counted[r.Digest] = true
 			image.Size += r.Size
