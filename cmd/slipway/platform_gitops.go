@@ -111,6 +111,13 @@ func (p *platform) routeArgo(address string) {
 		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: proxy}
 	}
 	p.mux.Handle("/argocd/", gate(nil))
+	// Where Argo CD's own pages would be, as its program and notifications link to them.
+	p.mux.Handle("GET /argocd/{$}", http.RedirectHandler("/-/applications", http.StatusSeeOther))
+	page := func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/-/applications/"+url.PathEscape(r.PathValue("name")), http.StatusSeeOther)
+	}
+	p.mux.HandleFunc("GET /argocd/applications/{name}", page)
+	p.mux.HandleFunc("GET /argocd/applications/"+gitops.Namespace+"/{name}", page)
 	http2 := new(http.Protocols)
 	http2.SetUnencryptedHTTP2(true)
 	grpc := gate(&http.Transport{Protocols: http2, MaxIdleConns: 2})

@@ -99,8 +99,18 @@ type ResourceKey struct {
 }
 
 // Sync starts a sync and returns at once. It is a Conflict while another
-// operation runs.
+// operation runs, and for another revision than the Application follows under
+// automated sync, which would undo it at once (Argo CD's API refuses it too).
 func (c *Client) Sync(ctx context.Context, name string, o SyncOptions) error {
+	if o.Revision != "" && !o.DryRun {
+		a, err := c.Get(ctx, name)
+		if err != nil {
+			return err
+		}
+		if a.Automated.Enabled && (len(a.Sources) == 0 || o.Revision != a.Sources[0].TargetRevision) {
+			return delivery.Errorf(delivery.Conflict, "This application is synced automatically from git, so the sync of another revision would be undone at once. Push, or revert the commit, instead.")
+		}
+	}
 	sync := map[string]any{"prune": o.Prune}
 	if o.Revision != "" {
 		sync["revision"] = o.Revision

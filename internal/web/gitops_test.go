@@ -247,6 +247,9 @@ func TestApplicationActions(t *testing.T) {
 	if got := operation("shop"); !strings.Contains(got, `"username":"@dora"`) || !strings.Contains(got, `"dryRun":true`) || !strings.Contains(got, `"syncOptions":["ServerSideApply=true"]`) || !strings.Contains(got, `"kind":"Deployment"`) {
 		t.Errorf("operation %s", got)
 	}
+	if got := s.status("dora", "POST", "/-/applications/shop/sync", url.Values{"revision": {"v1"}}); got != http.StatusConflict {
+		t.Errorf("another revision under automated sync: %d", got)
+	}
 	s.post("dora", "/-/applications/hand/rollback", "id", "3")
 	if got := operation("hand"); !strings.Contains(got, `"username":"@dora"`) {
 		t.Errorf("operation %s", got)

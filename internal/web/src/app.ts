@@ -50,6 +50,11 @@ function keepFresh(region: HTMLElement): void {
         holder.innerHTML = await response.text();
         const next = holder.content.firstElementChild as HTMLElement | null;
         if (next) {
+          // What somebody has opened or folded stays so.
+          next.querySelectorAll<HTMLDetailsElement>("details[id]").forEach((d) => {
+            const was = document.getElementById(d.id);
+            if (was instanceof HTMLDetailsElement) d.open = was.open;
+          });
           if (next.outerHTML !== region.outerHTML) {
             const kept = keepParts(region, next);
             region.replaceWith(next);
