@@ -1,6 +1,7 @@
 package forge
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -72,6 +74,8 @@ func splitGit(p string) (project, rest string, ok bool) {
 type gitHandler struct {
 	s     *Service
 	slots chan struct{} // bounds the git processes that serve clients
+	// waiting counts the requests that wait for a slot.
+	waiting atomic.Int32
 
 	mu     sync.Mutex
 	advert []byte // the answer of protocol version 2, which no repository changes
@@ -86,6 +90,9 @@ func (s *Service) GitHandler() http.Handler {
 
 const (
 	slotWait   = 2 * time.Minute // for a free slot
+	maxWaiting = 512             // requests that wait for one; more are refused at once
+	earlyBytes = 64 << 10        // of a request that are read before it gets a slot
+	earlyWait  = 30 * time.Second
 	idleClient = 5 * time.Minute // without any progress of a transfer
 )
 
@@ -229,13 +236,19 @@ func (h *gitHandler) acquire(ctx context.Context) (func(), error) {
 		return func() { <-h.slots }, nil
 	default:
 	}
+	busy := &delivery.Error{Kind: delivery.Unavailable, Message: "The server is busy with other git operations.", Next: "Try again in a minute."}
+	if h.waiting.Add(1) > maxWaiting {
+		h.waiting.Add(-1)
+		return nil, busy
+	}
+	defer h.waiting.Add(-1)
 	timer := time.NewTimer(slotWait)
 	defer timer.Stop()
 	select {
 	case h.slots <- struct{}{}:
 		return func() { <-h.slots }, nil
 	case <-timer.C:
-		return nil, &delivery.Error{Kind: delivery.Unavailable, Message: "The server is busy with other git operations.", Next: "Try again in a minute."}
+		return nil, busy
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -245,7 +258,11 @@ func (h *gitHandler) rpc(w http.ResponseWriter, r *http.Request, who delivery.Id
 	if r.Header.Get("Content-Type") != "application/x-"+service+"-request" {
 		return &delivery.Error{Kind: delivery.Invalid, Message: "The content type is not git's."}
 	}
-	slow := &slowGuard{rc: http.NewResponseController(w), r: r.Body, w: w}
+	early, err := earlyBody(w, r, service == "git-upload-pack")
+	if err != nil {
+		return err
+	}
+	slow := &slowGuard{rc: http.NewResponseController(w), r: early, w: w}
 	// The connection may serve further requests.
 	defer slow.rc.SetWriteDeadline(time.Time{}) //nolint:errcheck // unsupported by some writers, which have no deadline
 	var in io.Reader = slow
@@ -275,6 +292,36 @@ func (h *gitHandler) rpc(w http.ResponseWriter, r *http.Request, who delivery.Id
 		err = h.s.uploadPack(r.Context(), p, t)
 	}
 	return body.failed(err)
+}
+
+// earlyBody reads the beginning of a request before a git process is spent on
+// it: all of a fetch's request as far as it is short, as most are, and of a push
+// enough to see that the client sends at all. Clients that say nothing hold
+// nothing but their connection, and not for long.
+func earlyBody(w http.ResponseWriter, r *http.Request, whole bool) (io.Reader, error) {
+	rc := http.NewResponseController(w)
+	if err := rc.SetReadDeadline(time.Now().Add(earlyWait)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, err
+	}
+	var head []byte
+	var err error
+	if whole {
+		head, err = io.ReadAll(io.LimitReader(r.Body, earlyBytes))
+	} else {
+		head = make([]byte, 4096)
+		var n int
+		n, err = io.ReadAtLeast(r.Body, head, 4)
+		if head = head[:n]; err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = nil // git says what is wrong with so little
+		}
+	}
+	if err != nil {
+		return nil, &delivery.Error{Kind: delivery.Invalid, Message: "The request did not arrive in time.", Err: err}
+	}
+	if err := rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, err
+	}
+	return io.MultiReader(bytes.NewReader(head), r.Body), nil
 }
 
 // feed copies what the client sends to the process. Unlike exec's own copying

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -118,6 +119,133 @@ func TestSSH(t *testing.T) {
 	}
 	if out, err := run(stranger, t.TempDir(), "clone", url(p), "x"); err == nil {
 		t.Errorf("a stranger cloned: %s", out)
+	}
+}
+
+// serveSSH serves git over SSH and returns how git reaches it.
+func (w *world) serveSSH() (port int) {
+	w.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	hostKey, err := forge.LoadHostKey(filepath.Join(w.dir, "host_key"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.forge.ServeSSH(ctx, l, hostKey) }()
+	w.t.Cleanup(func() { cancel(); <-done })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// TestLFSOverSSH pushes and clones large files over SSH: git-lfs asks for its
+// credentials with git-lfs-authenticate and then uses HTTP.
+func TestLFSOverSSH(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"ssh", "git-lfs"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(program + " is not installed")
+		}
+	}
+	w := newWorld(t)
+	w.person("ann")
+	w.person("bob")
+	p := w.project("ann", "", "app")
+	w.member(p, "bob", delivery.Reporter)
+	port := w.serveSSH()
+	address := fmt.Sprintf("ssh://git@127.0.0.1:%d/%s.git", port, p.FullPath)
+	run := func(key, dir string, args ...string) (string, error) {
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		cmd := exec.CommandContext(ctx, "git", args...)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "GIT_TERMINAL_PROMPT=0", "GIT_AUTHOR_NAME=Ann", "GIT_AUTHOR_EMAIL=ann@example.com", "GIT_COMMITTER_NAME=Ann", "GIT_COMMITTER_EMAIL=ann@example.com",
+			"GIT_SSH_COMMAND=" + fmt.Sprintf("ssh -i %s -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes -F /dev/null", key)}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	ann, bob := w.sshKey(access.Key{UserID: w.people["ann"].User.ID}), w.sshKey(access.Key{UserID: w.people["bob"].User.ID})
+	dir, content := t.TempDir(), strings.Repeat("large ", 20000)
+	for _, args := range [][]string{{"init", "-q", "-b", "main"}, {"lfs", "install", "--local"}, {"lfs", "track", "*.bin"}, {"remote", "add", "origin", address}} {
+		if out, err := run(ann, dir, args...); err != nil {
+			t.Fatalf("%v: %v %s", args, err, out)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a.bin"), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"add", "-A"}, {"commit", "-q", "-m", "Large"}, {"push", "origin", "main"}} {
+		if out, err := run(ann, dir, args...); err != nil {
+			t.Fatalf("%v: %v %s", args, err, out)
+		}
+	}
+	pointer, err := w.forge.ReadFile(t.Context(), p.ID, "main", "a.bin", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, size, ok := forge.LFSPointer(pointer); !ok || size != int64(len(content)) {
+		t.Fatalf("the repository holds %q", pointer)
+	}
+	clone := t.TempDir()
+	if out, err := run(bob, clone, "-c", "filter.lfs.smudge=git-lfs smudge -- %f", "-c", "filter.lfs.process=git-lfs filter-process", "-c", "filter.lfs.required=true", "clone", "-q", address, "x"); err != nil {
+		t.Fatalf("clone: %v %s", err, out)
+	}
+	got, err := os.ReadFile(filepath.Join(clone, "x", "a.bin"))
+	if err != nil || string(got) != content {
+		t.Errorf("%d bytes came back (%v)", len(got), err)
+	}
+	// Who may only read gets no credentials to upload with.
+	if err := os.WriteFile(filepath.Join(clone, "x", "b.bin"), []byte(content+"more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"lfs", "install", "--local"}, {"add", "-A"}, {"commit", "-q", "-m", "More"}} {
+		if out, err := run(bob, filepath.Join(clone, "x"), args...); err != nil {
+			t.Fatalf("%v: %v %s", args, err, out)
+		}
+	}
+	if out, err := run(bob, filepath.Join(clone, "x"), "push", "origin", "main:mine"); err == nil || !strings.Contains(out, "not allowed to push") {
+		t.Errorf("a reporter pushed a large file: %v %s", err, out)
+	}
+}
+
+// TestManySSHConnections opens more connections than one host may have: the
+// surplus is closed, and who is in is served.
+func TestManySSHConnections(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	port := w.serveSSH()
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	const many = 400
+	greeted := make(chan bool, many)
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for range many {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+		go func() {
+			_ = c.SetReadDeadline(time.Now().Add(15 * time.Second)) // the test's own deadline
+			line := make([]byte, 8)
+			_, err := io.ReadFull(c, line)
+			greeted <- err == nil && string(line) == "SSH-2.0-"
+		}()
+	}
+	in := 0
+	for range many {
+		if <-greeted {
+			in++
+		}
+	}
+	if in < 50 || in > 120 {
+		t.Errorf("%d of %d connections of one host were let in", in, many)
 	}
 }
 
