@@ -108,6 +108,18 @@ func (s *Service) Place(ctx context.Context, namespace, rollout string) (Place, 
 	return p, err
 }
 
+// Namespaces returns the namespaces of a project's environments by name.
+func (s *Service) Namespaces(ctx context.Context, projectID int64) (map[string]string, error) {
+	list, err := s.store.Environments(ctx, projectID)
+	out := map[string]string{}
+	for _, e := range list {
+		if !e.Gone {
+			out[e.Name] = e.Namespace
+		}
+	}
+	return out, err
+}
+
 // RoleAt returns what the caller may do with a Rollout: the least of the roles
 // in the project whose commits it runs and in the GitOps repository, as far as
 // they are on this platform. Of a Rollout that belongs to no project only

@@ -46,6 +46,9 @@ type environmentRow struct {
 	Last     *deploymentRow
 	Upcoming *deploymentRow
 	MayStop  bool
+	// Addresses are where the application is reached; empty for what does not
+	// run on the platform's cluster.
+	Addresses []string
 }
 
 // deploymentRow is a deployment with what was deployed and by whom.
@@ -136,8 +139,12 @@ func (s *Server) showEnvironments(w http.ResponseWriter, r *Request, status int,
 		return err
 	}
 	users := s.people(r.Context())
+	addresses, err := s.environmentAddresses(r)
+	if err != nil {
+		return err
+	}
 	for _, e := range list {
-		row := environmentRow{Environment: e, Link: environmentLink(r.Project, e.ID), MayStop: v.MayMake && e.State == "available"}
+		row := environmentRow{Addresses: addresses[e.Name], Environment: e, Link: environmentLink(r.Project, e.ID), MayStop: v.MayMake && e.State == "available"}
 		row.ExternalURL = safeLink(e.ExternalURL)
 		for _, one := range []struct {
 			from map[int64]pipeline.Deployment
@@ -192,6 +199,7 @@ type environmentView struct {
 	Environment pipeline.Environment
 	Link        string
 	URL         string
+	Addresses   []string
 	Rows        []deploymentRow
 	Prev, Next  string
 	MayAct      bool
@@ -209,6 +217,11 @@ func (s *Server) environmentPage(w http.ResponseWriter, r *Request) error {
 	page := pageNumber(r)
 	v := environmentView{Project: r.Project, Environment: e, Link: environmentLink(r.Project, e.ID), URL: safeLink(e.ExternalURL), Tiers: tiers, MayAct: r.Role >= delivery.Developer && r.Who.User != nil}
 	v.MayDelete = v.MayAct && e.State == "stopped"
+	addresses, err := s.environmentAddresses(r)
+	if err != nil {
+		return err
+	}
+	v.Addresses = addresses[e.Name]
 	var list []pipeline.Deployment
 	var current pipeline.Deployment
 	total := 0

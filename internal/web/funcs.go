@@ -35,15 +35,16 @@ func (s *Server) funcs() template.FuncMap {
 			}
 			return "archive"
 		},
-		"minutes":    func(d time.Duration) int { return int(d / time.Minute) },
-		"lower":      strings.ToLower,
-		"has":        func(page string) bool { return s.pages[page] },
-		"shortImage": shortImage,
-		"lines":      func(s string) []string { return strings.Split(s, "\n") },
-		"title":      func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
-		"atLeast":    func(have delivery.Role, want string) bool { return have >= roleNamed(want) },
-		"dict":       dict,
-		"inc":        func(i int) int { return i + 1 },
+		"minutes":     func(d time.Duration) int { return int(d / time.Minute) },
+		"lower":       strings.ToLower,
+		"has":         func(page string) bool { return s.pages[page] },
+		"shortImage":  shortImage,
+		"addressesOf": func(namespace string) []string { return s.addressesOf(namespace) },
+		"lines":       func(s string) []string { return strings.Split(s, "\n") },
+		"title":       func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
+		"atLeast":     func(have delivery.Role, want string) bool { return have >= roleNamed(want) },
+		"dict":        dict,
+		"inc":         func(i int) int { return i + 1 },
 		"initial": func(s string) string {
 			for _, r := range s {
 				return strings.ToUpper(string(r))

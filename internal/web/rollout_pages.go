@@ -21,6 +21,8 @@ type Places interface {
 	RoleAt(ctx context.Context, who delivery.Identity, p release.Place) (delivery.Role, error)
 	// TakeBack commits the state before into the GitOps repository.
 	TakeBack(ctx context.Context, who delivery.Identity, namespace, rollout string) (string, error)
+	// Namespaces returns the namespaces of a project's environments by name.
+	Namespaces(ctx context.Context, projectID int64) (map[string]string, error)
 	Settings(ctx context.Context, projectID int64) (release.Settings, error)
 	SetAutoRevert(ctx context.Context, who delivery.Identity, p delivery.Project, on bool) error
 }
@@ -204,6 +206,20 @@ func (s *Server) addressesOf(namespace string, services ...string) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// environmentAddresses returns where a project's environments are reached, by
+// name, as far as Rollouts of the project run there.
+func (s *Server) environmentAddresses(r *Request) (map[string][]string, error) {
+	if s.Places == nil || s.Routes == nil {
+		return nil, nil
+	}
+	namespaces, err := s.Places.Namespaces(r.Context(), r.Project.ID)
+	out := map[string][]string{}
+	for name, namespace := range namespaces {
+		out[name] = s.addressesOf(namespace)
+	}
+	return out, err
 }
 
 // releaseSettingsView is the form of what a project wants of its releases.

@@ -96,6 +96,9 @@ func (p *samplePlaces) TakeBack(_ context.Context, who delivery.Identity, namesp
 	p.did = append(p.did, "revert "+namespace+"/"+name+" by "+who.Name)
 	return "Commit abc takes it back.", nil
 }
+func (p *samplePlaces) Namespaces(context.Context, int64) (map[string]string, error) {
+	return map[string]string{"production": "shop"}, nil
+}
 func (p *samplePlaces) Settings(context.Context, int64) (release.Settings, error) {
 	return release.Settings{AutoRevert: p.on}, nil
 }
