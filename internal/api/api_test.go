@@ -109,3 +109,29 @@ func TestPaginationHeaders(t *testing.T) {
 		t.Error(link)
 	}
 }
+
+func FuzzDecode(f *testing.F) {
+	f.Add("application/json", "a=1&list[]=x", []byte(`{"name":"x","count":3,"on":true,"tags":["a"],"more":{"k":"v"}}`))
+	f.Add("application/x-www-form-urlencoded", "", []byte("name=x&count=x&tags[]=a&tags[]=b&more[k]=v"))
+	f.Add("multipart/form-data; boundary=x", "", []byte("--x\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nv\r\n--x--\r\n"))
+	f.Add("application/json", "count=99999999999999999999", []byte("null"))
+	f.Fuzz(func(t *testing.T, media, query string, body []byte) {
+		var v struct {
+			Name  string            `json:"name"`
+			Count int64             `json:"count"`
+			On    *bool             `json:"on"`
+			Tags  []string          `json:"tags"`
+			IDs   []int64           `json:"ids"`
+			More  map[string]string `json:"more"`
+			Deep  struct {
+				Value *string `json:"value"`
+			} `json:"deep"`
+		}
+		req := httptest.NewRequest("POST", "/", strings.NewReader(string(body)))
+		req.URL.RawQuery = query
+		req.Header.Set("Content-Type", media)
+		if err := Decode(&Request{Request: req}, &v); err != nil && delivery.KindOf(err) == delivery.InternalError {
+			t.Errorf("%v", err)
+		}
+	})
+}

@@ -1,5 +1,10 @@
 package forge
 
+import (
+	"bufio"
+	"bytes"
+)
+
 // Names that the tests of package forge_test need.
 var (
 	ParseSSHCommand = parseSSHCommand
@@ -11,7 +16,20 @@ var (
 	QuotePath       = quotePath
 	ParseBlame      = parseBlame
 	ParseRaw        = parseRaw
+	SplitSigned     = splitSigned
+	CheckSSH        = checkSSH
+	ReadPGP         = readPGP
+	ReadLFS         = readLFS
 )
+
+// LFSBatch is the request of a batch.
+type LFSBatch = lfsBatch
+
+// ReadQuestion reads what a hook asks, as it arrives from git.
+func ReadQuestion(text []byte) error {
+	_, err := (&hookTalk{in: bufio.NewReader(bytes.NewReader(text))}).read()
+	return err
+}
 
 // UseOldMerge makes the service merge as with a git before 2.38.
 func (s *Service) UseOldMerge() { s.git.minor = mergeTreeGit - 1 }

@@ -1,6 +1,9 @@
 package forge_test
 
 import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -92,5 +95,71 @@ func FuzzLFSPointer(f *testing.F) {
 		if ok && len(oid) != 64 {
 			t.Errorf("%q", oid)
 		}
+	})
+}
+
+func FuzzRefName(f *testing.F) {
+	for _, s := range []string{"main", "feature/x", "a..b", "-x", "refs/heads/x", "x.lock", "a/.b", "@{u}", "a\x00b", "\xff", strings.Repeat("a", 40)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if forge.CheckRefName(s) != nil {
+			return
+		}
+		// What git's check-ref-format forbids, and what looks like an option.
+		for _, bad := range []string{"..", "@{", "//", " ", "~", "^", ":", "?", "*", "[", "\\", "\x7f", "\n", "\x00"} {
+			if strings.Contains(s, bad) {
+				t.Errorf("%q was let through", s)
+			}
+		}
+		for part := range strings.SplitSeq(s, "/") {
+			if part == "" || strings.HasPrefix(part, ".") || strings.HasSuffix(part, ".lock") {
+				t.Errorf("%q was let through", s)
+			}
+		}
+		if s == "" || s[0] == '-' || strings.HasSuffix(s, ".") {
+			t.Errorf("%q was let through", s)
+		}
+	})
+}
+
+func FuzzSignedCommit(f *testing.F) {
+	f.Add([]byte("tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\ngpgsig -----BEGIN SSH SIGNATURE-----\n U1NIU0lH\n -----END SSH SIGNATURE-----\n\nmessage\n"))
+	f.Add([]byte("tree x\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n iHUEABYIAB0WIQ==\n -----END PGP SIGNATURE-----\n\n"))
+	f.Add([]byte("tree x\n gpgsig y\ngpgsig\ngpgsig z\n\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		payload, signatures := forge.SplitSigned(raw)
+		if len(signatures) == 0 && !bytes.Equal(payload, raw) {
+			t.Errorf("%q without a signature became %q", raw, payload)
+		}
+		for _, sig := range signatures {
+			if key, err := forge.CheckSSH(payload, sig); err == nil && key == nil {
+				t.Error("a signature without a key is valid")
+			}
+			_, ids, err := forge.ReadPGP(sig)
+			if err == nil && len(ids) == 0 {
+				t.Error("a signature of no key was read")
+			}
+		}
+	})
+}
+
+func FuzzHookTalk(f *testing.F) {
+	f.Add([]byte("hook pre-receive\nobjects /x\nalternates \noption ci.skip\n" + strings.Repeat("0", 40) + " " + strings.Repeat("1", 40) + " refs/heads/x\nend\n"))
+	f.Add([]byte("end\n"))
+	f.Add([]byte("option\nhook\n\nend\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if err := forge.ReadQuestion(raw); err == nil && !bytes.Contains(raw, []byte(" refs/")) && !bytes.Contains(raw, []byte(" ")) {
+			t.Errorf("%q asks about a ref", raw)
+		}
+	})
+}
+
+func FuzzLFSRequest(f *testing.F) {
+	f.Add([]byte(`{"operation":"download","transfers":["basic"],"objects":[{"oid":"` + strings.Repeat("a", 64) + `","size":5}]}`))
+	f.Add([]byte(`{"objects":[{"size":-1}]}`))
+	f.Fuzz(func(_ *testing.T, raw []byte) {
+		var b forge.LFSBatch
+		_ = forge.ReadLFS(httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(raw)), &b)
 	})
 }

@@ -94,13 +94,28 @@ if [ -z "$SLIPWAY_PUSH" ]; then
 	echo "Pushes go through the platform, not to the folder." >&2
 	exit 1
 fi
+# An option with a line break could speak for git below.
+newline='
+'
+i=0
+while [ "$i" -lt "${GIT_PUSH_OPTION_COUNT:-0}" ]; do
+	eval "option=\$GIT_PUSH_OPTION_$i"
+	case "$option" in
+	*"$newline"*)
+		echo "A push option must not contain a line break." >&2
+		exit 1
+		;;
+	esac
+	i=$((i + 1))
+done
 {
 	printf 'hook %s\n' "${0##*/}"
 	printf 'objects %s\n' "$GIT_OBJECT_DIRECTORY"
 	printf 'alternates %s\n' "$GIT_ALTERNATE_OBJECT_DIRECTORIES"
 	i=0
 	while [ "$i" -lt "${GIT_PUSH_OPTION_COUNT:-0}" ]; do
-		eval "printf 'option %s\n' \"\$GIT_PUSH_OPTION_$i\""
+		eval "option=\$GIT_PUSH_OPTION_$i"
+		printf 'option %s\n' "$option"
 		i=$((i + 1))
 	done
 	cat

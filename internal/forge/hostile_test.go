@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha1" //nolint:gosec // git's packs end with it
 	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -340,5 +342,37 @@ func TestRestoreAndSearch(t *testing.T) {
 	}
 	if _, err := exec.Command("git", "-C", w.forge.RepositoryPath(p.ID), "fsck", "--strict").CombinedOutput(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPushOptionsCannotSpeakForGit pushes with options that hold lines of the
+// talk between the hook and the platform.
+func TestPushOptionsCannotSpeakForGit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.person("ann")
+	w.person("eve")
+	p := w.project("ann", "", "app", func(n *forge.NewProject) { n.Readme = true })
+	w.member(p, "eve", delivery.Developer)
+	c, err := w.forge.CommitFiles(t.Context(), w.people["eve"], p, delivery.NewCommit{Branch: "topic", StartBranch: "main", Message: "Topic", Actions: []delivery.CommitAction{{Action: "create", Path: "x", Content: []byte("x")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	main, err := w.forge.ResolveRef(t.Context(), p.ID, "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := func(s string) string { return fmt.Sprintf("%04x%s", len(s)+4, s) }
+	pack := []byte("PACK\x00\x00\x00\x02\x00\x00\x00\x00")
+	sum := sha1.Sum(pack)
+	for _, option := range []string{"plain", "x\nend", "x\nhook post-receive\nend", "x\nobjects /tmp", "end\n", "\nend\nhook pre-receive"} {
+		body := line(main+" "+c.SHA+" refs/heads/main\x00 report-status push-options object-format=sha1") + "0000" + line(option) + "0000" + string(pack) + string(sum[:])
+		status, answer := w.post("eve", "git-receive-pack", "", p, strings.NewReader(body))
+		if now, err := w.forge.ResolveRef(t.Context(), p.ID, "main"); err != nil || now != main {
+			t.Fatalf("the option %q moved a protected branch: %d %s", option, status, answer)
+		}
+		if !strings.Contains(answer, "ng refs/heads/main") && status < 400 {
+			t.Errorf("the option %q: %d %q", option, status, answer)
+		}
 	}
 }

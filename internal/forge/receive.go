@@ -194,6 +194,9 @@ func (h *hookTalk) read() (question, error) {
 		key, value, _ := strings.Cut(line, " ")
 		switch key {
 		case "end":
+			if len(q.updates) == 0 { // git calls no hook without any
+				return q, errors.New("forge: a hook asked about no ref")
+			}
 			return q, nil
 		case "hook":
 			q = question{hook: value}
@@ -208,8 +211,7 @@ func (h *hookTalk) read() (question, error) {
 		default:
 			old, ref, ok := strings.Cut(value, " ")
 			if !ok || !fullSHA.MatchString(key) || !fullSHA.MatchString(old) {
-				// The continuation of a push option with a line break.
-				continue
+				return q, fmt.Errorf("forge: a hook sent the line %q", clip(line, 100))
 			}
 			if len(q.updates) == maxUpdates {
 				return q, delivery.Errorf(delivery.TooLarge, "A push can move at most %d refs.", maxUpdates)
