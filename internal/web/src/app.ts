@@ -13,6 +13,7 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", (event) => {
   const button = (event.target as HTMLElement).closest<HTMLElement>("[data-copy]");
   if (!button) return;
+  button.blur(); // a region that has the focus is not kept fresh
   void copy(button.dataset.copy ?? "").then((done) => {
     const before = button.textContent;
     button.textContent = done ? "Copied" : "Select and copy it by hand";
