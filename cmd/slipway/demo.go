@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -170,6 +169,7 @@ func printDemo(w io.Writer, s *settings, r demo.Report) {
 	}
 	fmt.Fprintf(w, "\nSign in as root with the password in %s.\nNext things to try:\n", s.rootPasswordFile())
 	fmt.Fprintf(w, "  edit release.env in %s/demo/shortener and watch the release\n", s.ExternalURL)
-	fmt.Fprintf(w, "  %s rollouts -n shortener-production get rollout shortener --watch\n", filepath.Base(os.Args[0]))
-	fmt.Fprintf(w, "  slipway demo --remove\n")
+	fmt.Fprintf(w, "  create a project of your own: %s/projects/new\n", s.ExternalURL)
+	fmt.Fprintf(w, "  %s rollouts -n shortener-production get rollout shortener --watch\n", os.Args[0])
+	fmt.Fprintf(w, "  %s demo --remove\n", os.Args[0])
 }

@@ -96,10 +96,32 @@ func group(manifests []Manifest, attempts []Attempt) []Deployment {
 	}
 	for _, a := range attempts {
 		d := find(a.Environment)
-		d.Attempts = append(d.Attempts, a)
+		d.Attempts = append(d.Attempts, lists(a))
 		d.Namespace, d.Rollout, d.Application = a.Namespace, a.Rollout, a.Application
 	}
 	return out
+}
+
+// lists makes lists of what is empty, so that the document has no null where a
+// reader iterates.
+func lists(a Attempt) Attempt {
+	if a.Steps == nil {
+		a.Steps = []Step{}
+	}
+	if a.Progress == nil {
+		a.Progress = []Progress{}
+	}
+	a.Analyses = append([]Analysis{}, a.Analyses...)
+	for i := range a.Analyses {
+		run := &a.Analyses[i]
+		run.Metrics = append([]Metric{}, run.Metrics...)
+		for j := range run.Metrics {
+			if run.Metrics[j].Measurements == nil {
+				run.Metrics[j].Measurements = []Measurement{}
+			}
+		}
+	}
+	return a
 }
 
 // place says what an environment serves of a release, and what may be done.
