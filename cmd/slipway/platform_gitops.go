@@ -111,6 +111,7 @@ func (p *platform) routeArgo(address string) {
 		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: proxy}
 	}
 	p.mux.Handle("/argocd/", gate(nil))
+	p.mux.HandleFunc("GET /-/analysis/error-logs", p.errorLogs)
 	// Where Argo CD's own pages would be, as its program and notifications link to them.
 	p.mux.Handle("GET /argocd/{$}", http.RedirectHandler("/-/applications", http.StatusSeeOther))
 	page := func(w http.ResponseWriter, r *http.Request) {

@@ -59,6 +59,14 @@ func (a *app) execTool(t tool, args []string) error {
 	if err != nil {
 		return err
 	}
+	if t.name == "rollouts" && len(args) > 0 && args[0] == "dashboard" {
+		// Upstream's needs a web application that its Go module does not hold.
+		if err := s.resolve(); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stdout, "Rollouts are shown live at %s/-/rollouts\n", s.ExternalURL)
+		return nil
+	}
 	path := filepath.Join(s.binDir, t.program)
 	env := os.Environ()
 	set := func(key, value string) {

@@ -35,10 +35,11 @@ spec:
       trafficRouting: {nginx: {stableIngress: web}}
       analysis:
         startingStep: 1
-        templates: [{templateName: success-rate, clusterScope: true}, {templateName: latency-p95, clusterScope: true}]
+        templates: [{templateName: success-rate, clusterScope: true}, {templateName: latency-p95, clusterScope: true}, {templateName: error-logs, clusterScope: true}]
         args:
           - {name: namespace, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
           - {name: service, value: web-canary}
+          - {name: hash, valueFrom: {podTemplateHashValue: Latest}}
           - {name: count, value: "0"}
           - {name: interval, value: 5s}
           - {name: initial-delay, value: 5s}
@@ -173,6 +174,9 @@ func (l *lab) checkAnalysis(t *testing.T) {
 		t.Fatalf("no analysis of the newest revision: %+v", revs)
 	}
 	for _, m := range revs[0].Analyses[0].Metrics {
+		if m.Name == "error-logs" && (len(m.Measurements) == 0 || m.Measurements[0].Phase != "Successful" || m.Measurements[0].Value != 0) {
+			t.Errorf("the logs were not looked at: %+v", m)
+		}
 		if m.Name == "success-rate" {
 			if m.Operator != ">=" || m.Limit != 0.95 || len(m.Measurements) < 2 || m.Measurements[len(m.Measurements)-1].Value >= 0.95 {
 				t.Errorf("metric %+v", m)
