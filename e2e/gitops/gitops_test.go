@@ -33,6 +33,14 @@ func TestGitOps(t *testing.T) {
 	l.Eventually("the first sync", 30*time.Second, func() bool { return l.value("configmap", "sync", "b", "{.data.value}") == "1" })
 
 	t.Run("push", l.testPush)
+	t.Run("sign-on", l.testSignOn)
+	t.Run("pages", l.testPages)
+	t.Run("sets and sources", l.testSets)
+	t.Run("waves, hooks and notifications", l.testWaves)
+	t.Run("signatures", l.testSignatures)
+	t.Run("command line", l.testCommandLine)
+	t.Run("fifty applications", l.testFifty)
+	l.push(t, "set 3", map[string]string{"sync/a.yaml": fmt.Sprintf(configMap, "a", "3")})
 	t.Run("drift", l.testDrift)
 	t.Run("prune", l.testPrune)
 	t.Run("broken manifest", l.testBroken)
@@ -60,6 +68,7 @@ func (l *lab) testPush(t *testing.T) {
 // second time.
 func (l *lab) testDrift(t *testing.T) {
 	i := l.With(t)
+	i.Eventually("the last push", 30*time.Second, func() bool { return l.value("configmap", "sync", "a", "{.data.value}") == "3" })
 	for range 2 {
 		i.Kubectl("-n", "sync", "patch", "configmap", "a", "-p", `{"data":{"value":"drift"}}`)
 		i.Eventually("the change healed", 20*time.Second, func() bool { return l.value("configmap", "sync", "a", "{.data.value}") == "3" })

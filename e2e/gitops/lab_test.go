@@ -67,8 +67,30 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-// api calls the REST API as the administrator.
+// api calls the REST API as the administrator, for one object.
 func (l *lab) api(t *testing.T, method, path string, in any) map[string]any {
+	t.Helper()
+	var out map[string]any
+	data := l.call(t, method, path, in)
+	if len(data) > 0 && data[0] == '{' {
+		if err := json.Unmarshal(data, &out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+// list calls the REST API as the administrator, for a list.
+func (l *lab) list(t *testing.T, path string) []map[string]any {
+	t.Helper()
+	var out []map[string]any
+	if err := json.Unmarshal(l.call(t, "GET", path, nil), &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (l *lab) call(t *testing.T, method, path string, in any) []byte {
 	t.Helper()
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -91,11 +113,7 @@ func (l *lab) api(t *testing.T, method, path string, in any) map[string]any {
 	if err != nil || res.StatusCode/100 != 2 {
 		t.Fatalf("%s %s: %s %v\n%s", method, path, res.Status, err, data)
 	}
-	var out map[string]any
-	if err := json.Unmarshal(data, &out); err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return data
 }
 
 // apiText reads from the REST API as the administrator.
