@@ -15,6 +15,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/supervise"
+	"github.com/slipwayhq/slipway/internal/trust"
 )
 
 // gitopsAPIPort is Argo CD's API on loopback; users reach it below /argocd of
@@ -54,6 +55,9 @@ func (p *platform) gitopsConfig() (gitops.Config, error) {
 		PrometheusURL:  fmt.Sprintf("http://127.0.0.1:%d/prometheus", p.Web.Port),
 		MetricsAddress: fmt.Sprintf("127.0.0.1:%d", gitopsMetricsPort),
 		MemoryLimit:    p.budget("slipway-gitops") * 8 / 10,
+	}
+	if p.Ingress.Enabled { // which holds the authority
+		c.CABundle = filepath.Join(p.dir.Path("trust"), trust.BundleFile)
 	}
 	if c.LogLevel == "info" {
 		c.LogLevel = "warn" // the engines are talkative

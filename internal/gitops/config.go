@@ -25,6 +25,9 @@ type Config struct {
 	Kubeconfig string `json:"kubeconfig"`
 	// BinDir holds git helpers: kustomize and helm must be found in it or in PATH.
 	BinDir string `json:"bin_dir"`
+	// CABundle is a PEM file of the authorities to trust, the platform's own
+	// among them; "" means the host's. It may appear later than the program starts.
+	CABundle string `json:"ca_bundle,omitempty"`
 	// LogLevel is debug, info, warn or error; "" means info.
 	LogLevel string `json:"log_level,omitempty"`
 

@@ -79,6 +79,9 @@ func setEnvironment(c *gitops.Config, f *folders) error {
 		"ARGOCD_FAKE_IN_CLUSTER": "true",
 	}
 	maps.Copy(env, f.environment())
+	if c.CABundle != "" {
+		env["SSL_CERT_FILE"], env["GIT_SSL_CAINFO"] = c.CABundle, c.CABundle
+	}
 	for k, v := range env {
 		if err := os.Setenv(k, v); err != nil {
 			return err
