@@ -140,6 +140,9 @@ func advance(a *Attempt, r RolloutState, at time.Time) {
 		a.Phase, a.Message = r.Phase, r.Message // its health goes on, the rollout is over
 		return
 	}
+	if a.Result == Aborted && r.Phase != "Degraded" {
+		return // something else is on its way; why it was aborted stays
+	}
 	p := Progress{At: at.UTC(), Phase: r.Phase, Step: r.Step, Weight: r.Weight, Paused: r.Paused, Message: r.Message}
 	a.Phase, a.Message, a.Step, a.Weight, a.Paused = r.Phase, r.Message, r.Step, r.Weight, r.Paused
 	if a.Strategy == "canary" && r.StableHash != r.CurrentHash || r.StableHash == r.CurrentHash {

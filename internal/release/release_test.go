@@ -276,8 +276,13 @@ func TestABadCanaryTellsWhatFailedAndWhatThePlatformDid(t *testing.T) {
 	}
 	back := w.push(fmt.Sprintf("Revert \"production: deploy\"\n\nThis reverts commit %s", bad), 0)
 	w.application(back)
+	// The controller has not looked at the change yet.
+	w.rollout("b", "c", "Progressing", 0, 0, func(r *RolloutState) { r.Aborted, r.Message = true, "waiting for the change to be seen" })
 	w.rollout("b", "b", "Healthy", 3, 100)
 	r = w.says("c", RolledBack, "; commit 00000000 took it out of git.")
+	if got := r.Environments[0].Attempts[0]; !strings.Contains(got.Message, "success-rate") || got.Phase != "Degraded" {
+		t.Errorf("why it was aborted is forgotten: %s %q", got.Phase, got.Message)
+	}
 	if n := len(r.Environments[0].Manifests); n != 2 || r.Environments[0].Manifests[1].Reverts != bad {
 		t.Errorf("%d manifests", n)
 	}
