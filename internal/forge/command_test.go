@@ -64,6 +64,19 @@ func TestCommands(t *testing.T) {
 	if out := run("", "project", "mirrors", "team/copy"); !strings.Contains(out, "pull") {
 		t.Error(out)
 	}
+	run("", "project", "sync", "team/copy")
+	run("", "project", "archive", "team/copy")
+	run("", "project", "unarchive", "team/copy")
+	run("", "project", "unmirror", "team/copy", w.server.URL+"/team/web/app.git")
+	if _, err := try("", "project", "sync", "team/copy"); err == nil || !strings.Contains(err.Error(), "no mirrors") {
+		t.Error(err)
+	}
+	if out := run("", "project", "transfer", "team/copy", "team/web"); !strings.Contains(out, "team/web/copy") {
+		t.Error(out)
+	}
+	run("", "project", "transfer", "team/web/copy", "team")
+	run(w.tokens["root"]+"\n", "project", "import", w.server.URL+"/team/web/app.git", "team/again", "--username", "root", "--password-stdin")
+	run("", "project", "rm", "team/again", "--yes")
 	var list []map[string]any
 	if err := json.Unmarshal([]byte(run("", "project", "ls", "--json")), &list); err != nil || len(list) != 3 {
 		t.Errorf("%v %v", list, err)

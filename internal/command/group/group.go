@@ -41,11 +41,7 @@ func create(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create PATH", Short: "Create a group; a path with slashes makes a subgroup", Args: cobra.ExactArgs(1),
 		Example: "  slipway group create team\n  slipway group create team/web",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			in := map[string]any{"path": args[0], "name": name, "description": description}
 			if visibility != "" {
 				in["visibility"] = visibility
@@ -69,7 +65,7 @@ func create(connect rest.Connect) *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Group %s created (number %d).\n", g.FullPath, g.ID)
 			return nil
-		},
+		}),
 	}
 	c.Flags().StringVar(&name, "name", "", "display name (default: the path)")
 	c.Flags().StringVar(&description, "description", "", "what it is for")
@@ -82,11 +78,7 @@ func list(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "ls", Short: "List groups", Args: cobra.NoArgs, Example: "  slipway group ls",
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, _ []string) error {
 			all, err := rest.All[group](c.Context(), client, "/groups")
 			if err != nil {
 				return err
@@ -99,7 +91,7 @@ func list(connect rest.Connect) *cobra.Command {
 				rows[i] = []string{strconv.FormatInt(g.ID, 10), g.FullPath, g.Name, g.Visibility}
 			}
 			return output.Table(c.OutOrStdout(), []string{"ID", "PATH", "NAME", "VISIBILITY"}, rows)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -108,17 +100,13 @@ func list(connect rest.Connect) *cobra.Command {
 func remove(connect rest.Connect) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm PATH", Short: "Delete a group without projects", Args: cobra.ExactArgs(1), Example: "  slipway group rm team/web",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			if _, err := client.Call(c.Context(), http.MethodDelete, "/groups/"+rest.Escape(args[0]), "", nil, nil); err != nil {
 				return err
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Group %s deleted.\n", args[0])
 			return nil
-		},
+		}),
 	}
 }
 
@@ -169,11 +157,7 @@ func AddMember(connect rest.Connect, what, base string) *cobra.Command {
 func RemoveMember(connect rest.Connect, what, base string) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm-member PATH USER", Short: "Remove a member", Args: cobra.ExactArgs(2), Example: "  slipway " + what + " rm-member team ann",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			id, err := user.Find(c.Context(), client, args[1])
 			if err != nil {
 				return err
@@ -183,6 +167,6 @@ func RemoveMember(connect rest.Connect, what, base string) *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "%s is no longer a member of %s.\n", args[1], args[0])
 			return nil
-		},
+		}),
 	}
 }

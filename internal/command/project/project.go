@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,8 @@ func New(connect rest.Connect) *cobra.Command {
 		Use: "project", Short: "Create, import, mirror and delete projects",
 		Example: "  slipway project create team/app\n  slipway project import https://example.com/app.git team/app\n  slipway project mirror team/app --pull https://example.com/app.git --every 30m",
 	}
-	c.AddCommand(create(connect), importCommand(connect), list(connect), remove(connect), mirror(connect), mirrors(connect), allowJobs(connect),
+	c.AddCommand(create(connect), importCommand(connect), list(connect), remove(connect), mirror(connect), mirrors(connect), syncMirrors(connect), unmirror(connect), allowJobs(connect),
+		archive(connect, true), archive(connect, false), transfer(connect),
 		group.AddMember(connect, "project", "/projects/"), group.RemoveMember(connect, "project", "/projects/"))
 	return c
 }
@@ -98,19 +100,45 @@ func create(connect rest.Connect) *cobra.Command {
 }
 
 func importCommand(connect rest.Connect) *cobra.Command {
-	var visibility string
-	var asJSON bool
+	var visibility, username string
+	var stdin, asJSON bool
 	c := &cobra.Command{
 		Use: "import URL PATH", Short: "Create a project from a repository on another server, with its branches and tags", Args: cobra.ExactArgs(2),
-		Example: "  slipway project import https://example.com/app.git team/app",
+		Example: "  slipway project import https://example.com/app.git team/app\n  pass show gitlab | slipway project import https://gitlab.com/me/app.git team/app --username me --password-stdin",
 		RunE: func(c *cobra.Command, args []string) error {
+			address, err := url.Parse(args[0])
+			if err != nil {
+				return &delivery.Error{Kind: delivery.Invalid, Message: "The address cannot be read.", Next: "It looks like https://example.com/app.git"}
+			}
+			if username != "" || stdin {
+				secret, err := readSecret(c, stdin)
+				if err != nil {
+					return err
+				}
+				address.User = url.UserPassword(username, secret)
+			}
 			fmt.Fprintf(c.ErrOrStderr(), "Importing %s ...\n", withoutSecret(args[0]))
-			return add(c, connect, args[1], map[string]any{"visibility": visibility, "import_url": args[0]}, asJSON)
+			return add(c, connect, args[1], map[string]any{"visibility": visibility, "import_url": address.String()}, asJSON)
 		},
 	}
 	c.Flags().StringVar(&visibility, "visibility", "private", "private, internal or public")
+	c.Flags().StringVar(&username, "username", "", "user name on the other server")
+	c.Flags().BoolVar(&stdin, "password-stdin", false, "read the password or token of the other server from standard input")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+// readSecret reads a line of standard input where asked for, so that secrets
+// never are arguments.
+func readSecret(c *cobra.Command, stdin bool) (string, error) {
+	if !stdin {
+		return "", nil
+	}
+	line, err := bufio.NewReader(io.LimitReader(c.InOrStdin(), 4096)).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return strings.TrimRight(line, "\r\n"), nil
 }
 
 func withoutSecret(address string) string {
@@ -125,11 +153,7 @@ func list(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "ls", Short: "List projects", Args: cobra.NoArgs, Example: "  slipway project ls --json",
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, _ []string) error {
 			all, err := rest.All[project](c.Context(), client, "/projects?simple=true&order_by=id&sort=asc")
 			if err != nil {
 				return err
@@ -142,7 +166,7 @@ func list(connect rest.Connect) *cobra.Command {
 				rows[i] = []string{strconv.FormatInt(p.ID, 10), p.Path, p.Visibility, p.HTTPURL}
 			}
 			return output.Table(c.OutOrStdout(), []string{"ID", "PATH", "VISIBILITY", "ADDRESS"}, rows)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -189,11 +213,9 @@ func mirror(connect rest.Connect) *cobra.Command {
 			}
 			in := map[string]any{"url": pull + push, "enabled": true, "interval_seconds": int(every / time.Second), "only_protected_branches": protected, "auth_user": username}
 			if stdin {
-				line, err := bufio.NewReader(io.LimitReader(c.InOrStdin(), 4096)).ReadString('\n')
-				if err != nil && err != io.EOF {
+				if in["auth_password"], err = readSecret(c, stdin); err != nil {
 					return err
 				}
-				in["auth_password"] = strings.TrimRight(line, "\r\n")
 			}
 			base := "/projects/" + rest.Escape(args[0])
 			if pull != "" {
@@ -231,24 +253,9 @@ func mirrors(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "mirrors PATH", Short: "List a project's mirrors and how they are doing", Args: cobra.ExactArgs(1), Example: "  slipway project mirrors team/app",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
+			all, err := allMirrors(c, client, "/projects/"+rest.Escape(args[0]))
 			if err != nil {
-				return err
-			}
-			base := "/projects/" + rest.Escape(args[0])
-			all, err := rest.All[mirrorState](c.Context(), client, base+"/remote_mirrors")
-			if err != nil {
-				return err
-			}
-			for i := range all {
-				all[i].Direction = "push"
-			}
-			pull := mirrorState{Direction: "pull"}
-			_, err = client.Call(c.Context(), http.MethodGet, base+"/mirror/pull", "", nil, &pull)
-			if err == nil {
-				all = append(all, pull)
-			} else if !delivery.IsNotFound(err) {
 				return err
 			}
 			if asJSON {
@@ -266,7 +273,7 @@ func mirrors(connect rest.Connect) *cobra.Command {
 				rows[i] = []string{m.Direction, m.URL, m.Status, last, problem}
 			}
 			return output.Table(c.OutOrStdout(), []string{"DIRECTION", "ADDRESS", "STATUS", "LAST SUCCESS", "PROBLEM"}, rows)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -277,11 +284,7 @@ func allowJobs(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "allow-jobs PATH SOURCE", Short: "Let the jobs of another project use this one with their token", Args: cobra.ExactArgs(2),
 		Example: "  slipway project allow-jobs team/gitops-configs team/app --push",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			var source project
 			if _, err := client.Call(c.Context(), http.MethodGet, "/projects/"+rest.Escape(args[1]), "", nil, &source); err != nil {
 				return err
@@ -296,7 +299,7 @@ func allowJobs(connect rest.Connect) *cobra.Command {
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Jobs of %s may %s %s.\n", args[1], what, args[0])
 			return nil
-		},
+		}),
 	}
 	c.Flags().BoolVar(&push, "push", false, "let them push as well")
 	return c

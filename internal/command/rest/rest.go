@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
@@ -28,6 +30,17 @@ type Client struct {
 // Connect finds the platform that a command is about. Commands call it when
 // they run, so that help works without one.
 type Connect func() (*Client, error)
+
+// Run makes a command's RunE of a function that also gets the client.
+func (connect Connect) Run(fn func(c *cobra.Command, client *Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		client, err := connect()
+		if err != nil {
+			return err
+		}
+		return fn(c, client, args)
+	}
+}
 
 // Host is the platform's host:port, and so the registry's name.
 func (c *Client) Host() string {

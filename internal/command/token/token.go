@@ -45,11 +45,7 @@ func create(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create USER", Short: "Create a personal access token; it is shown once", Args: cobra.ExactArgs(1),
 		Example: "  slipway token create ann --name laptop --scopes api\n  slipway token create ci --scopes read_repository,write_repository --expires 2030-01-31",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			id, err := user.Find(c.Context(), client, args[0])
 			if err != nil {
 				return err
@@ -67,7 +63,7 @@ func create(connect rest.Connect) *cobra.Command {
 			}
 			fmt.Fprintln(c.OutOrStdout(), t.Token)
 			return nil
-		},
+		}),
 	}
 	c.Flags().StringVar(&name, "name", "command line", "what to call it")
 	c.Flags().StringSliceVar(&scopes, "scopes", []string{"api"}, "what it may do: api, read_api, read_user, read_repository, write_repository, read_registry, write_registry")
@@ -80,11 +76,7 @@ func list(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "ls USER", Short: "List a user's tokens", Args: cobra.ExactArgs(1), Example: "  slipway token ls ann",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			id, err := user.Find(c.Context(), client, args[0])
 			if err != nil {
 				return err
@@ -105,7 +97,7 @@ func list(connect rest.Connect) *cobra.Command {
 				rows[i] = []string{strconv.FormatInt(t.ID, 10), t.Name, strings.Join(t.Scopes, ","), state, text(t.ExpiresAt), text(t.LastUsed)}
 			}
 			return output.Table(c.OutOrStdout(), []string{"ID", "NAME", "SCOPES", "STATE", "EXPIRES", "LAST USED"}, rows)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -121,16 +113,12 @@ func text(s *string) string {
 func revoke(connect rest.Connect) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "End a token at once", Args: cobra.ExactArgs(1), Example: "  slipway token revoke 12",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			if _, err := client.Call(c.Context(), http.MethodDelete, "/personal_access_tokens/"+rest.Escape(args[0]), "", nil, nil); err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), "Token revoked.")
 			return nil
-		},
+		}),
 	}
 }

@@ -70,16 +70,14 @@ func create(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create NAME --email ADDRESS", Short: "Create an account, with a generated password unless one is given", Args: cobra.ExactArgs(1),
 		Example: "  slipway user create ann --email ann@example.com\n  pass show ann | slipway user create ann --email ann@example.com --password-stdin",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			secret, generated := "", ""
 			if stdin {
-				if secret, err = readPassword(c.InOrStdin()); err != nil {
+				given, err := readPassword(c.InOrStdin())
+				if err != nil {
 					return err
 				}
+				secret = given
 			} else {
 				secret = rand.Text()[:20]
 				generated = secret
@@ -101,7 +99,7 @@ func create(connect rest.Connect) *cobra.Command {
 				fmt.Fprintf(c.OutOrStdout(), "Password: %s\n", generated)
 			}
 			return nil
-		},
+		}),
 	}
 	c.Flags().StringVar(&email, "email", "", "e-mail address (needed)")
 	c.Flags().StringVar(&name, "name", "", "full name (default: the user name)")
@@ -116,11 +114,7 @@ func list(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "ls [SEARCH]", Short: "List accounts", Args: cobra.MaximumNArgs(1), Example: "  slipway user ls\n  slipway user ls ann --json",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			path := "/users"
 			if len(args) > 0 {
 				path += "?search=" + url.QueryEscape(args[0])
@@ -141,7 +135,7 @@ func list(connect rest.Connect) *cobra.Command {
 				rows[i] = []string{strconv.FormatInt(a.ID, 10), a.Username, a.Name, a.Email, a.State, role}
 			}
 			return output.Table(c.OutOrStdout(), []string{"ID", "USER", "NAME", "EMAIL", "STATE", "ROLE"}, rows)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -151,11 +145,7 @@ func list(connect rest.Connect) *cobra.Command {
 func change(connect rest.Connect, use, short, example, done string, request func(c *cobra.Command, id int64) (method, path string, in any, err error)) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			id, err := Find(c.Context(), client, args[0])
 			if err != nil {
 				return err
@@ -169,7 +159,7 @@ func change(connect rest.Connect, use, short, example, done string, request func
 			}
 			fmt.Fprintf(c.OutOrStdout(), done+"\n", args[0])
 			return nil
-		},
+		}),
 	}
 }
 
