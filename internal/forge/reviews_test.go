@@ -352,3 +352,14 @@ func TestQuickActions(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestSuggestions(t *testing.T) {
+	t.Parallel()
+	rest, list := forge.Suggestions("Better:\r\n```suggestion:-1+2\r\none\r\ntwo\r\n```\r\nor\n~~~~suggestion\n```\n~~~~\n```suggestion\nopen")
+	if rest != "Better:\nor\n```suggestion\nopen" || len(list) != 2 || list[0] != (forge.Suggestion{Above: 1, Below: 2, Text: "one\ntwo\n"}) || list[1] != (forge.Suggestion{Text: "```\n"}) {
+		t.Errorf("%q %+v", rest, list)
+	}
+	if _, list := forge.Suggestions("```suggestion\n```"); len(list) != 1 || list[0].Text != "" {
+		t.Errorf("%+v", list)
+	}
+}

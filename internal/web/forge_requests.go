@@ -36,6 +36,7 @@ func (s *Server) requestRoutes() {
 	s.handleProject("POST "+one+"/ready", guest, s.requestForm(s.draftRequest(false)))
 	s.handleProject("POST "+one+"/notes", guest, s.requestForm(s.addNote))
 	s.handleProject("POST "+one+"/notes/{note}", guest, s.requestForm(s.editNote))
+	s.handleProject("POST "+one+"/notes/{note}/apply", guest, s.requestForm(s.applySuggestion))
 	s.handleProject("POST "+one+"/notes/{note}/delete", guest, s.requestForm(s.deleteNote))
 	s.handleProject("POST "+one+"/discussions/{discussion}/resolve", guest, s.requestForm(s.resolveThread(true)))
 	s.handleProject("POST "+one+"/discussions/{discussion}/unresolve", guest, s.requestForm(s.resolveThread(false)))

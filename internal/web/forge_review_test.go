@@ -305,3 +305,21 @@ func TestTodoPages(t *testing.T) {
 	s.post("maya", "/dashboard/todos/done")
 	s.has(s.page("maya", "/dashboard/todos"), ".empty", "Nothing waits")
 }
+
+func TestSuggestionApplied(t *testing.T) {
+	t.Parallel()
+	s, p, link := review(t)
+	m, err := s.forge.MergeRequest(s.ctx, p.ID, 1)
+	s.must(err)
+	to := s.post("maya", link+"/notes", "tab", "diffs", "base_sha", m.BaseSHA, "start_sha", m.StartSHA, "head_sha", m.HeadSHA, "old_path", "a.txt", "new_path", "a.txt", "new_line", "31", "note", "Shorter:\n```suggestion:-1+0\nthirty\n```")
+	note := to[strings.Index(to, "#note_")+6:]
+	page := s.page("dev", link)
+	s.has(page, ".suggestion .d-del", "-line thirty of <b>")
+	s.has(page, ".suggestion .d-add", "+thirty")
+	s.post("dev", link+"/notes/"+note+"/apply", "index", "0")
+	if got := s.file(p, "feature", "a.txt"); !strings.Contains(got, "line 29\nthirty\nline 31\n") {
+		t.Errorf("the file has %.400q", got)
+	}
+	s.has(s.page("dev", link), ".thread[data-resolved]", "Resolved by Dev")
+	s.refused("dev", link+"/notes/"+note+"/apply", http.StatusConflict, "index", "0")
+}

@@ -40,6 +40,43 @@ type noteView struct {
 	Tab     string
 	MayEdit bool
 	Edited  bool
+	Changes []suggestionView
+}
+
+// suggestionView is a change that a note proposes.
+type suggestionView struct {
+	Index    int
+	Rows     template.HTML
+	MayApply bool
+}
+
+// suggestions takes a note's suggestions out of its text and shows each as a
+// diff of the lines that it is about.
+func suggestions(n forge.Note, m delivery.MergeRequest, mayApply bool) (rest string, list []suggestionView) {
+	if n.Position == nil || n.Position.NewLine == 0 || n.System {
+		return n.Body, nil
+	}
+	rest, all := forge.Suggestions(n.Body)
+	for i, one := range all {
+		var old []string
+		for _, l := range forge.ParsePatch(n.Excerpt) {
+			if l.New > 0 {
+				old = append(old, l.Text)
+			}
+		}
+		first := max(1, n.Position.NewLine-one.Above)
+		patch := fmt.Sprintf("@@ -%d +%d @@\n", first, first)
+		if one.Below == 0 && len(old) > one.Above {
+			for _, l := range old[len(old)-one.Above-1:] {
+				patch += "-" + l + "\n"
+			}
+		}
+		for l := range strings.Lines(one.Text) {
+			patch += "+" + l
+		}
+		list = append(list, suggestionView{i, excerptRows(patch), mayApply && m.State == "opened" && n.ResolvedAt.IsZero() && forge.Current(*n.Position, m)})
+	}
+	return rest, list
 }
 
 // threads lists the threads of a merge request in the order in which they
@@ -63,7 +100,9 @@ func (s *Server) threads(r *Request, users *people, v *requestView) ([]threadVie
 			}
 			view := noteView{Note: n, Link: v.Link, Tab: v.Tab, Edited: n.UpdatedAt.Sub(n.CreatedAt).Seconds() > 1 && n.ResolvedAt.IsZero()}
 			if v.Tab != "commits" && v.Tab != "pipelines" {
-				view.Body = s.noteHTML(r, n.Body)
+				var body string
+				body, view.Changes = suggestions(n, m, v.MayEdit)
+				view.Body = s.noteHTML(r, body)
 			}
 			view.MayEdit = !n.System && r.Who.User != nil && (r.Who.User.ID == n.AuthorID || r.Role >= delivery.Maintainer)
 			if view.Author, err = users.find(n.AuthorID); err != nil {
@@ -237,6 +276,19 @@ func (s *Server) editNote(r *Request, m delivery.MergeRequest) (string, error) {
 		return "", err
 	}
 	return "#note_" + strconv.FormatInt(n.ID, 10), nil
+}
+
+func (s *Server) applySuggestion(r *Request, m delivery.MergeRequest) (string, error) {
+	n, err := s.ownNote(r, m)
+	if err != nil {
+		return "", err
+	}
+	index, err := strconv.Atoi(r.FormValue("index"))
+	if err != nil {
+		return "", notFound()
+	}
+	c, err := s.Forge.ApplySuggestion(r.Context(), r.Who, *r.Project, m, n, index)
+	return "The suggestion is applied as " + short(c.SHA) + ".", err
 }
 
 func (s *Server) deleteNote(r *Request, m delivery.MergeRequest) (string, error) {

@@ -87,6 +87,20 @@ function write(root: HTMLElement, template: HTMLTemplateElement, number: HTMLAnc
   set("new_path", file.dataset.new ?? "");
   set("old_line", oldLine ?? "0");
   set("new_line", newLine ?? "0");
+  // A suggestion begins as the line is.
+  const suggest = form.querySelector<HTMLElement>("[data-suggest]")!;
+  if (newLine === "0") suggest.remove();
+  suggest.addEventListener("click", () => {
+    const text = form.querySelector("textarea")!;
+    const cells = [...row.querySelectorAll<HTMLElement>("td.s")];
+    let code = cells[cells.length - 1]?.textContent ?? "";
+    if (!root.classList.contains("parallel")) code = code.slice(1);
+    const before = text.value === "" || text.value.endsWith("\n") ? text.value : text.value + "\n";
+    text.value = before + "```suggestion:-0+0\n" + code + "\n```\n";
+    text.focus();
+    const at = before.length + "```suggestion:-0+0\n".length;
+    text.setSelectionRange(at, at + code.length);
+  });
   const close = (): void => {
     holder.remove();
     number.focus();
