@@ -109,6 +109,14 @@ func TestScrapeLocalTargetsAndAnswerQueries(t *testing.T) {
 		}
 		return false
 	})
+	eventually(t, "the built-in rules were evaluated", func() bool {
+		for _, g := range m.Rules() {
+			if g.Name == "slipway-ingress" {
+				return g.Source == "built in" && len(g.Rules) == 3 && !g.LastAt.IsZero() && g.Rules[0].Health == "ok" && !g.Rules[0].Alerting
+			}
+		}
+		return false
+	})
 	apiAnswers(t, m)
 }
 
