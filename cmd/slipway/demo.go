@@ -150,9 +150,9 @@ func printDemo(w io.Writer, s *settings, r demo.Report) {
 	}
 	fmt.Fprintf(w, "%-30s %8.1f\n", "in all", r.Seconds)
 	if len(r.Release) > 0 {
-		fmt.Fprintf(w, "\nThe release of v1.1.0, counted from git push:\n")
+		fmt.Fprintf(w, "\nThe release of v1.1.0, in seconds from git push:\n  %-40s %8s %8s\n", "STAGE", "SHARE", "DONE AT")
 		for _, share := range r.Release {
-			fmt.Fprintf(w, "  %-34s %6.1f s\n", share.Stage, share.Seconds)
+			fmt.Fprintf(w, "  %-40s %8.1f %8.1f\n", share.Stage, share.Share, share.Seconds)
 		}
 	}
 	if !r.OK {

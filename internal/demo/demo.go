@@ -8,9 +8,11 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	gitlab "gitlab.com/gitlab-org/api/client-go"
@@ -43,10 +45,23 @@ type Step struct {
 	Look    string  `json:"look,omitempty"` // where to look when it failed
 }
 
-// Share is the part of a step that one stage took.
+// Share is the part of a release that one stage took. Stages overlap: a share
+// is the time by which a stage ended after all that ended before it.
 type Share struct {
 	Stage   string  `json:"stage"`
-	Seconds float64 `json:"seconds"`
+	Seconds float64 `json:"seconds"` // from the push to the stage's end
+	Share   float64 `json:"share"`   // seconds; the shares add up to the last end
+}
+
+// apart puts shares in the order of their ends and tells them apart.
+func apart(list []Share) []Share {
+	slices.SortStableFunc(list, func(a, b Share) int { return cmp.Compare(a.Seconds, b.Seconds) })
+	before := 0.0
+	for i := range list {
+		list[i].Share = list[i].Seconds - before
+		before = list[i].Seconds
+	}
+	return list
 }
 
 // Report is the outcome of the whole story.
@@ -124,7 +139,7 @@ func (d *Demo) Run(ctx context.Context) (Report, error) {
 		d.report.Steps = append(d.report.Steps, step)
 	}
 	d.report.OK = true
-	d.report.Release = d.shares
+	d.report.Release = apart(d.shares)
 	d.report.Seconds = time.Since(began).Seconds()
 	return d.report, nil
 }

@@ -111,3 +111,15 @@ func TestCountTellsWhoFailed(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestSharesAddUp(t *testing.T) {
+	t.Parallel()
+	got := apart([]Share{{Stage: "build", Seconds: 3}, {Stage: "push", Seconds: 0.5}, {Stage: "other build", Seconds: 3}, {Stage: "served", Seconds: 7}})
+	sum := 0.0
+	for _, s := range got {
+		sum += s.Share
+	}
+	if got[0].Stage != "push" || got[1].Share != 2.5 || got[2].Share != 0 || got[3].Share != 4 || sum != 7 {
+		t.Errorf("%+v", got)
+	}
+}

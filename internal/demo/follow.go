@@ -251,7 +251,7 @@ func (d *Demo) explain(ctx context.Context, namespace string, err error) error {
 // share notes when a stage of the second release was done, counted from the
 // push.
 func (d *Demo) share(stage string, since time.Duration) {
-	d.shares = append(d.shares, Share{stage, since.Seconds()})
+	d.shares = append(d.shares, Share{Stage: stage, Seconds: since.Seconds()})
 }
 
 // pipelineShares notes when each job of a pipeline was done.
