@@ -157,6 +157,9 @@ func undone(d Deployment) string {
 		if back != nil {
 			return text + fmt.Sprintf("; commit %s took it out of git.", short(back.SHA))
 		}
+		if t := a.Takeback; t != nil && t.Error != "" {
+			return text + "; git still asks for it, and the automatic revert failed: " + sentence(t.Error)
+		}
 		return text + "; git still asks for it: revert the manifest commit, or retry."
 	}
 	if back != nil && d.Weight == 0 {

@@ -61,6 +61,9 @@ func TestAutomaticRevert(t *testing.T) {
 			if c.told != "" && !slices.ContainsFunc(w.told, func(s string) bool { return strings.HasPrefix(s, "audit release.revert") }) {
 				t.Errorf("no audit record in %q", w.told)
 			}
+			if name == "refused" {
+				w.says("b", RolledBack, "Aborted in production at 20 % after 22 s: success-rate failed with 0.5 (wanted >= 0.95). The platform took all users back to aaaaaaaa; git still asks for it, and the automatic revert failed: You may not push to main.")
+			}
 			place, err := w.s.Place(t.Context(), "prod", "shortener")
 			w.must(err)
 			if place.Why == "" || place.ConfigProjectID != configProject || (place.Attempt.Takeback != nil) != (c.told != "") {
