@@ -29,6 +29,7 @@ func (s *Server) codeRoutes() {
 	s.handleProject("GET /blame/{path...}", guest, s.blamePage)
 	s.handleProject("GET /commits/{path...}", guest, s.commitsPage)
 	s.handleProject("GET /commit/{sha}", guest, s.commitPage)
+	s.handleProject("GET /compare", guest, s.comparePage)
 	s.handleProject("GET /compare/{range...}", guest, s.comparePage)
 	s.handleProject("GET /branches", guest, s.branchesPage)
 	s.handleProject("GET /tags", guest, s.tagsPage)
@@ -415,10 +416,7 @@ type commitView struct {
 	Signature *forge.Verification // nil: not signed
 	Body      string
 	Diff      *diffView
-	From, To  string
-	Commits   []delivery.Commit
 	Title     string
-	Ahead     int
 }
 
 func (s *Server) commitPage(w http.ResponseWriter, r *Request) error {
@@ -445,39 +443,6 @@ func (s *Server) commitPage(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "commit", Page{Title: v.Title, Active: "commits", Data: v})
-}
-
-func (s *Server) comparePage(w http.ResponseWriter, r *Request) error {
-	if err := readable(r); err != nil {
-		return err
-	}
-	ctx := r.Context()
-	from, to, ok := strings.Cut(r.PathValue("range"), "...")
-	if !ok {
-		from, to = r.FormValue("from"), r.FormValue("to")
-		if from == "" || to == "" {
-			return &delivery.Error{Kind: delivery.Invalid, Message: "Name two revisions: /-/compare/main...feature"}
-		}
-	}
-	head, err := s.Forge.ResolveRef(ctx, r.Project.ID, to)
-	if err != nil {
-		return err
-	}
-	base, err := s.Forge.MergeBase(ctx, r.Project.ID, from, head)
-	if err != nil {
-		return err
-	}
-	v := commitView{From: from, To: to, Title: from + " … " + to}
-	if v.Commits, err = s.Forge.CommitsBetween(ctx, r.Project.ID, from, head, 250); err != nil {
-		return err
-	}
-	if v.Diff, err = s.loadDiff(w, r, r.Project.ID, base, head, nil); err != nil {
-		return err
-	}
-	if v.Diff.alone(r) {
-		return s.fragment(w, "compare", "diff", v.Diff)
-	}
-	return s.render(w, r, http.StatusOK, "compare", Page{Title: v.Title, Active: "branches", Data: v})
 }
 
 func (s *Server) branchesPage(w http.ResponseWriter, r *Request) error {

@@ -323,3 +323,29 @@ func TestSuggestionApplied(t *testing.T) {
 	s.has(s.page("dev", link), ".thread[data-resolved]", "Resolved by Dev")
 	s.refused("dev", link+"/notes/"+note+"/apply", http.StatusConflict, "index", "0")
 }
+
+func TestCompareForm(t *testing.T) {
+	t.Parallel()
+	s, p := plain(t)
+	s.branch(p, "feature", map[string]string{"new.txt": "one\n"})
+	s.commit(p, "On main", map[string]string{"main.txt": "x\n"})
+	form := s.page("dev", "/acme/plain/-/compare")
+	if got := value(form.Find("#compare input[name=from]")); got != "main" {
+		t.Errorf("it begins from %q", got)
+	}
+	s.count(form, "datalist option", 2)
+	if to := s.do("dev", http.MethodGet, "/acme/plain/-/compare?from=main&to=feature", nil); to.StatusCode != http.StatusSeeOther || to.Header.Get("Location") != "/acme/plain/-/compare/main...feature" {
+		t.Errorf("the form leads to %s %s", to.Status, to.Header.Get("Location"))
+	}
+	page := s.page("dev", "/acme/plain/-/compare/main...feature")
+	s.count(page, ".diff", 1)
+	s.count(page, "a[href$='/merge_requests/new?source_branch=feature&target_branch=main']", 1)
+	if to := page.Find("#swap").AttrOr("href", ""); to != "/acme/plain/-/compare/feature...main" {
+		t.Errorf("swapped it is %s", to)
+	}
+	// Straight, main's own file counts too.
+	s.count(s.page("dev", "/acme/plain/-/compare/main..feature"), ".diff", 2)
+	if got := s.status("dev", http.MethodGet, "/acme/plain/-/compare/main...nowhere", nil); got != http.StatusNotFound {
+		t.Errorf("a branch that is not there: %d", got)
+	}
+}
