@@ -258,6 +258,11 @@ func FuzzReports(f *testing.F) {
 	f.Add([]byte("<testsuite><testcase/></testsuite>"))
 	f.Add([]byte(`{"runs":[{}]}`))
 	f.Add([]byte("A=b\nC='d'\n"))
+	f.Add([]byte(`<coverage><sources><source>/builds/a</source></sources><packages><package><classes><class filename="a.py"><lines><line number="1" hits="2"/></lines></class></classes></package></packages></coverage>`))
+	f.Add([]byte(`<report><package name="a/b"><sourcefile name="C.java"><line nr="3" mi="0" ci="2"/></sourcefile></package></report>`))
+	f.Add([]byte(`[{"description":"d","check_name":"c","fingerprint":"f","severity":"major","location":{"path":"a.py","lines":{"begin":7}}}]`))
+	f.Add([]byte(`{"version":"2.1.0","runs":[{"tool":{"driver":{"rules":[{"id":"R","properties":{"security-severity":"9.8"}}]}},"results":[{"ruleId":"R","level":"error","message":{"text":"m"},"locations":[{"physicalLocation":{"artifactLocation":{"uri":"a"},"region":{"startLine":1}}}]}]}]}`))
+	f.Add([]byte(`{"vulnerabilities":[{"severity":"High","name":"CVE-1","location":{"dependency":{"package":{"name":"p"},"version":"1"}}}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, parse := range reportParsers {
 			if v, err := parse(text); err == nil {

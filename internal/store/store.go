@@ -79,7 +79,9 @@ func Open(ctx context.Context, path string, opts ...Option) (*DB, error) {
 		w.Close()
 		return nil, fmt.Errorf("store: open %s: %w", path, err)
 	}
+	// A connection that is thrown away is opened anew with all its settings.
 	r.SetMaxOpenConns(4)
+	r.SetMaxIdleConns(4)
 	db := &DB{
 		write: w, read: r, now: time.Now,
 		queue: make(chan *writeRequest, 256), done: make(chan struct{}), closed: make(chan struct{}),

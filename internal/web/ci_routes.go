@@ -110,6 +110,7 @@ func (s *Server) ciFuncs() template.FuncMap {
 		"ciWord":         ciWord,
 		"ciReason":       ciReason,
 		"ciHead":         s.ciHead,
+		"ciCompare":      s.ciCompare,
 		"clock":          clock,
 		"ciRefLink":      ciRefLink,
 		"ciGlyph":        func(status string) string { return statusGlyphs[status] },
