@@ -7,8 +7,6 @@ package accessdb
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -38,19 +36,6 @@ const (
 // New returns a Store over an open database; the box seals second factors.
 func New(db *store.DB, box *seal.Box) *Store { return &Store{db: db, box: box} }
 
-type scanner interface{ Scan(dest ...any) error }
-
-// missing turns "no rows" into an error of kind NotFound.
-func missing(what string, err error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return &delivery.Error{Kind: delivery.NotFound, Message: "404 " + what + " Not Found"}
-	}
-	if err != nil {
-		return fmt.Errorf("accessdb: read %s: %w", strings.ToLower(what), err)
-	}
-	return nil
-}
-
 // key is the form in which names are compared.
 func key(s string) string { return strings.ToLower(s) }
 
@@ -63,7 +48,7 @@ func page(query string, args []any, limit, offset int) (string, []any) {
 }
 
 // list runs a count and a page of the same selection.
-func list[T any](ctx context.Context, db *store.DB, columns, from, order string, args []any, limit, offset int, scan func(scanner) (T, error)) ([]T, int, error) {
+func list[T any](ctx context.Context, db *store.DB, columns, from, order string, args []any, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
 	var out []T
 	var total int
 	err := db.Read(ctx, func(t *store.Tx) error {
@@ -108,7 +93,7 @@ func (s *Store) exec(ctx context.Context, what, query string, args ...any) error
 
 const userColumns = `u.id, u.username, u.name, u.email, u.password_hash, u.totp_secret, u.totp_pending, u.totp_last, u.admin, u.blocked, u.bot, u.created_at, u.last_sign_in`
 
-func (s *Store) scanUser(r scanner) (access.Account, error) {
+func (s *Store) scanUser(r store.Row) (access.Account, error) {
 	var a access.Account
 	var created, signedIn int64
 	err := r.Scan(&a.ID, &a.Username, &a.Name, &a.Email, &a.PasswordHash, &a.TOTPSecret, &a.TOTPPending, &a.TOTPLast, &a.Admin, &a.Blocked, &a.Bot, &created, &signedIn)
@@ -197,7 +182,7 @@ func (s *Store) UserByLogin(ctx context.Context, login string) (access.Account, 
 func (s *Store) user(ctx context.Context, where string, args ...any) (a access.Account, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		a, err = s.scanUser(t.QueryRow(`SELECT `+userColumns+` FROM users u `+where, args...))
-		return missing("User", err)
+		return store.Missing("User", err)
 	})
 	return a, err
 }
@@ -268,7 +253,7 @@ func (s *Store) UseRecoveryCode(ctx context.Context, id int64, hash string) (ok 
 
 const sessionColumns = `id, user_id, address, agent, created_at, last_seen, expires_at`
 
-func scanSession(r scanner) (access.Session, error) {
+func scanSession(r store.Row) (access.Session, error) {
 	var v access.Session
 	var created, seen, expires int64
 	err := r.Scan(&v.ID, &v.UserID, &v.Address, &v.Agent, &created, &seen, &expires)
@@ -294,7 +279,7 @@ func (s *Store) CreateSession(ctx context.Context, hash string, v access.Session
 func (s *Store) SessionByHash(ctx context.Context, hash string) (v access.Session, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		v, err = scanSession(t.QueryRow(`SELECT `+sessionColumns+` FROM sessions WHERE hash = ?`, hash))
-		return missing("Session", err)
+		return store.Missing("Session", err)
 	})
 	return v, err
 }
@@ -340,7 +325,7 @@ func (s *Store) AuditEvents(ctx context.Context, f access.AuditFilter, limit, of
 		from += ` AND (lower(actor) LIKE ? ESCAPE '\' OR action LIKE ? ESCAPE '\' OR lower(target) LIKE ? ESCAPE '\' OR address = ?)`
 		args = append(args, store.Like(f.Search), store.Like(f.Search), store.Like(f.Search), f.Search)
 	}
-	return list(ctx, s.db, `id, at, actor_id, actor, address, action, target_type, target_id, target, details`, from, "id DESC", args, limit, offset, func(r scanner) (access.AuditEvent, error) {
+	return list(ctx, s.db, `id, at, actor_id, actor, address, action, target_type, target_id, target, details`, from, "id DESC", args, limit, offset, func(r store.Row) (access.AuditEvent, error) {
 		var e access.AuditEvent
 		var at int64
 		err := r.Scan(&e.ID, &at, &e.ActorID, &e.Actor, &e.Address, &e.Action, &e.TargetType, &e.TargetID, &e.Target, &e.Details)

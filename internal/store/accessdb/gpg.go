@@ -10,7 +10,7 @@ import (
 
 const gpgColumns = `id, user_id, fingerprint, key_ids, emails, armored, created_at`
 
-func scanGPG(r scanner) (k access.GPGKey, err error) {
+func scanGPG(r store.Row) (k access.GPGKey, err error) {
 	var ids, emails string
 	var created int64
 	err = r.Scan(&k.ID, &k.UserID, &k.Fingerprint, &ids, &emails, &k.Armored, &created)
@@ -50,7 +50,7 @@ func (s *Store) GPGKeyByKeyID(ctx context.Context, keyID string) (access.GPGKey,
 func (s *Store) gpg(ctx context.Context, where string, arg any) (k access.GPGKey, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		k, err = scanGPG(t.QueryRow(`SELECT `+gpgColumns+` FROM gpg_keys WHERE `+where, arg))
-		return missing("Key", err)
+		return store.Missing("Key", err)
 	})
 	return k, err
 }

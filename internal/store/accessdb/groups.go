@@ -12,19 +12,12 @@ import (
 
 const groupColumns = `g.id, COALESCE(g.parent_id, 0), g.path, g.full_path, g.name, g.description, g.visibility, g.created_at`
 
-func scanGroup(r scanner) (delivery.Group, error) {
+func scanGroup(r store.Row) (delivery.Group, error) {
 	var g delivery.Group
 	var created int64
 	err := r.Scan(&g.ID, &g.ParentID, &g.Path, &g.FullPath, &g.Name, &g.Description, &g.Visibility, &created)
 	g.CreatedAt = store.Time(created)
 	return g, err
-}
-
-func null(id int64) any {
-	if id == 0 {
-		return nil
-	}
-	return id
 }
 
 // CreateGroup implements access.Store.
@@ -34,7 +27,7 @@ func (s *Store) CreateGroup(ctx context.Context, g delivery.Group, ownerID int64
 		if g.ParentID != 0 {
 			var parent string
 			err := t.QueryRow(`SELECT full_path FROM namespaces WHERE id = ? AND kind = 'group'`, g.ParentID).Scan(&parent)
-			if err := missing("Parent Group", err); err != nil {
+			if err := store.Missing("Parent Group", err); err != nil {
 				return err
 			}
 			g.FullPath = parent + "/" + g.Path
@@ -47,7 +40,7 @@ func (s *Store) CreateGroup(ctx context.Context, g delivery.Group, ownerID int64
 			}
 		}
 		res, err := t.Exec(`INSERT INTO namespaces (kind, parent_id, path, full_path, full_path_key, name, description, visibility, created_at) VALUES ('group', ?, ?, ?, ?, ?, ?, ?, ?)`,
-			null(g.ParentID), g.Path, g.FullPath, key(g.FullPath), g.Name, g.Description, g.Visibility, store.Millis(g.CreatedAt))
+			store.Null(g.ParentID), g.Path, g.FullPath, key(g.FullPath), g.Name, g.Description, g.Visibility, store.Millis(g.CreatedAt))
 		if err != nil {
 			return store.Taken(err, "path")
 		}
@@ -65,7 +58,7 @@ func (s *Store) UpdateGroup(ctx context.Context, g delivery.Group) (delivery.Gro
 	err := s.db.Write(ctx, func(t *store.Tx) error {
 		var old string
 		err := t.QueryRow(`SELECT full_path FROM namespaces WHERE id = ?`, g.ID).Scan(&old)
-		if err := missing("Group", err); err != nil {
+		if err := store.Missing("Group", err); err != nil {
 			return err
 		}
 		full := g.Path
@@ -125,7 +118,7 @@ func (s *Store) DeleteGroup(ctx context.Context, id int64) error {
 func (s *Store) GroupByID(ctx context.Context, id int64) (g delivery.Group, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		g, err = scanGroup(t.QueryRow(`SELECT `+groupColumns+` FROM namespaces g WHERE g.id = ? AND g.kind = 'group'`, id))
-		return missing("Group", err)
+		return store.Missing("Group", err)
 	})
 	return g, err
 }
@@ -134,7 +127,7 @@ func (s *Store) GroupByID(ctx context.Context, id int64) (g delivery.Group, err 
 func (s *Store) GroupByPath(ctx context.Context, fullPath string) (g delivery.Group, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		g, err = scanGroup(t.QueryRow(`SELECT `+groupColumns+` FROM namespaces g WHERE g.full_path_key = ? AND g.kind = 'group'`, key(fullPath)))
-		return missing("Group", err)
+		return store.Missing("Group", err)
 	})
 	return g, err
 }
@@ -246,7 +239,7 @@ type namespace struct {
 	owner int64
 }
 
-func scanNamespace(r scanner) (n namespace, err error) {
+func scanNamespace(r store.Row) (n namespace, err error) {
 	err = r.Scan(&n.ID, &n.Kind, &n.Path, &n.FullPath, &n.Name, &n.owner)
 	return n, err
 }
@@ -265,7 +258,7 @@ func (s *Store) namespace(ctx context.Context, where string, arg any) (delivery.
 	var n namespace
 	err := s.db.Read(ctx, func(t *store.Tx) (err error) {
 		n, err = scanNamespace(t.QueryRow(`SELECT `+namespaceColumns+` FROM namespaces n WHERE `+where, arg))
-		return missing("Namespace", err)
+		return store.Missing("Namespace", err)
 	})
 	return n.Namespace, n.owner, err
 }
@@ -330,7 +323,7 @@ func memberships(groupID, projectID int64, inherited bool) (string, []any) {
 			UNION SELECT owner_id, 50, 0, created_at, 0, 0 FROM namespaces WHERE id IN (SELECT id FROM up) AND owner_id IS NOT NULL)`, append([]any{first}, args...)
 }
 
-func scanMember(r scanner) (m access.Member, err error) {
+func scanMember(r store.Row) (m access.Member, err error) {
 	var created, expires, mcreated int64
 	u := &m.User
 	err = r.Scan(&u.ID, &u.Username, &u.Name, &u.Email, &u.Admin, &u.Blocked, &u.Bot, &created, &m.Role, &expires, &mcreated, &m.GroupID, &m.ProjectID)
@@ -379,7 +372,7 @@ func (s *Store) MemberOf(ctx context.Context, groupID, projectID, userID int64, 
 	with, args := memberships(groupID, projectID, inherited)
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		m, err = scanMember(t.QueryRow(with+` SELECT `+memberColumns+` FROM all_members m JOIN users u ON u.id = m.user_id WHERE u.id = ? GROUP BY u.id`, append(args, userID)...))
-		return missing("Member", err)
+		return store.Missing("Member", err)
 	})
 	return m, err
 }

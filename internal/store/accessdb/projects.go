@@ -29,13 +29,13 @@ func ScanProject(r interface{ Scan(...any) error }, more ...any) (p delivery.Pro
 	return p, err
 }
 
-func scanProject(r scanner) (delivery.Project, error) { return ScanProject(r) }
+func scanProject(r store.Row) (delivery.Project, error) { return ScanProject(r) }
 
 // ProjectByID implements access.Store.
 func (s *Store) ProjectByID(ctx context.Context, id int64) (p delivery.Project, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		p, err = scanProject(t.QueryRow(`SELECT `+ProjectColumns+` FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE p.id = ?`, id))
-		return missing("Project", err)
+		return store.Missing("Project", err)
 	})
 	return p, err
 }
@@ -45,7 +45,7 @@ func (s *Store) ProjectByID(ctx context.Context, id int64) (p delivery.Project, 
 func (s *Store) ProjectByPath(ctx context.Context, fullPath string) (p delivery.Project, err error) {
 	i := strings.LastIndexByte(fullPath, '/')
 	if i < 0 {
-		return p, missing("Project", sql.ErrNoRows)
+		return p, store.Missing("Project", sql.ErrNoRows)
 	}
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		p, err = scanProject(t.QueryRow(`SELECT `+ProjectColumns+` FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE n.full_path_key = ? AND p.path_key = ?`,
@@ -53,7 +53,7 @@ func (s *Store) ProjectByPath(ctx context.Context, fullPath string) (p delivery.
 		if errors.Is(err, sql.ErrNoRows) { // it may have been there before
 			p, err = scanProject(t.QueryRow(`SELECT `+ProjectColumns+` FROM projects p JOIN namespaces n ON n.id = p.namespace_id WHERE p.id = (SELECT project_id FROM project_redirects WHERE full_path_key = ?)`, key(fullPath)))
 		}
-		return missing("Project", err)
+		return store.Missing("Project", err)
 	})
 	return p, err
 }
@@ -94,7 +94,7 @@ func (s *Store) ProjectInGroup(ctx context.Context, projectID, groupID int64) (o
 // Allowances implements access.Store.
 func (s *Store) Allowances(ctx context.Context, projectID int64) ([]access.Allowance, error) {
 	out, _, err := list(ctx, s.db, ProjectColumns+`, a.push`, `FROM job_token_allowlist a JOIN projects p ON p.id = a.source_id JOIN namespaces n ON n.id = p.namespace_id WHERE a.project_id = ?`,
-		"p.id", []any{projectID}, 0, 0, func(r scanner) (a access.Allowance, err error) {
+		"p.id", []any{projectID}, 0, 0, func(r store.Row) (a access.Allowance, err error) {
 			a.Source, err = ScanProject(r, &a.Push)
 			return a, err
 		})

@@ -12,7 +12,7 @@ import (
 
 const tokenColumns = `id, kind, COALESCE(user_id, 0), COALESCE(project_id, 0), COALESCE(group_id, 0), name, username, scopes, role, created_at, created_by, expires_at, last_used, revoked_at`
 
-func scanToken(r scanner) (t access.Token, err error) {
+func scanToken(r store.Row) (t access.Token, err error) {
 	var scopes string
 	var created, expires, used, revoked int64
 	err = r.Scan(&t.ID, &t.Kind, &t.UserID, &t.ProjectID, &t.GroupID, &t.Name, &t.Username, &scopes, &t.Role, &created, &t.CreatedBy, &expires, &used, &revoked)
@@ -25,7 +25,7 @@ func scanToken(r scanner) (t access.Token, err error) {
 func (s *Store) CreateToken(ctx context.Context, hash string, v access.Token) (access.Token, error) {
 	err := s.db.Write(ctx, func(t *store.Tx) error {
 		res, err := t.Exec(`INSERT INTO tokens (kind, hash, user_id, project_id, group_id, name, username, scopes, role, created_at, created_by, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			string(v.Kind), hash, null(v.UserID), null(v.ProjectID), null(v.GroupID), v.Name, v.Username, strings.Join(v.Scopes, " "), v.Role, store.Millis(v.CreatedAt), v.CreatedBy, store.Millis(v.ExpiresAt))
+			string(v.Kind), hash, store.Null(v.UserID), store.Null(v.ProjectID), store.Null(v.GroupID), v.Name, v.Username, strings.Join(v.Scopes, " "), v.Role, store.Millis(v.CreatedAt), v.CreatedBy, store.Millis(v.ExpiresAt))
 		if err != nil {
 			return fmt.Errorf("accessdb: create token: %w", err)
 		}
@@ -38,7 +38,7 @@ func (s *Store) CreateToken(ctx context.Context, hash string, v access.Token) (a
 func (s *Store) token(ctx context.Context, where string, arg any) (v access.Token, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		v, err = scanToken(t.QueryRow(`SELECT `+tokenColumns+` FROM tokens WHERE `+where, arg))
-		return missing("Token", err)
+		return store.Missing("Token", err)
 	})
 	return v, err
 }
@@ -80,7 +80,7 @@ func (s *Store) Tokens(ctx context.Context, f access.TokenFilter, limit, offset 
 
 const keyColumns = `id, COALESCE(user_id, 0), COALESCE(project_id, 0), title, public_key, fingerprint, can_push, usage, created_at, expires_at, last_used`
 
-func scanKey(r scanner) (k access.Key, err error) {
+func scanKey(r store.Row) (k access.Key, err error) {
 	var created, expires, used int64
 	err = r.Scan(&k.ID, &k.UserID, &k.ProjectID, &k.Title, &k.PublicKey, &k.Fingerprint, &k.CanPush, &k.Usage, &created, &expires, &used)
 	k.CreatedAt, k.ExpiresAt, k.LastUsed = store.Time(created), store.Time(expires), store.Time(used)
@@ -91,7 +91,7 @@ func scanKey(r scanner) (k access.Key, err error) {
 func (s *Store) CreateKey(ctx context.Context, k access.Key) (access.Key, error) {
 	err := s.db.Write(ctx, func(t *store.Tx) error {
 		res, err := t.Exec(`INSERT INTO ssh_keys (user_id, project_id, title, public_key, fingerprint, can_push, usage, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			null(k.UserID), null(k.ProjectID), k.Title, k.PublicKey, k.Fingerprint, k.CanPush, k.Usage, store.Millis(k.CreatedAt), store.Millis(k.ExpiresAt))
+			store.Null(k.UserID), store.Null(k.ProjectID), k.Title, k.PublicKey, k.Fingerprint, k.CanPush, k.Usage, store.Millis(k.CreatedAt), store.Millis(k.ExpiresAt))
 		if err != nil {
 			return store.Taken(err, "fingerprint")
 		}
@@ -104,7 +104,7 @@ func (s *Store) CreateKey(ctx context.Context, k access.Key) (access.Key, error)
 func (s *Store) keyWhere(ctx context.Context, where string, arg any) (k access.Key, err error) {
 	err = s.db.Read(ctx, func(t *store.Tx) error {
 		k, err = scanKey(t.QueryRow(`SELECT `+keyColumns+` FROM ssh_keys WHERE `+where, arg))
-		return missing("Key", err)
+		return store.Missing("Key", err)
 	})
 	return k, err
 }

@@ -42,25 +42,6 @@ const (
 // mirrors and webhooks.
 func New(db *store.DB, box *seal.Box) *Store { return &Store{db: db, box: box} }
 
-type scanner interface{ Scan(dest ...any) error }
-
-func missing(what string, err error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return &delivery.Error{Kind: delivery.NotFound, Message: "404 " + what + " Not Found"}
-	}
-	if err != nil {
-		return fmt.Errorf("forgedb: read %s: %w", strings.ToLower(what), err)
-	}
-	return nil
-}
-
-func null(id int64) any {
-	if id == 0 {
-		return nil
-	}
-	return id
-}
-
 func key(s string) string { return strings.ToLower(s) }
 
 func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
@@ -84,7 +65,7 @@ type query struct {
 	args                       []any
 }
 
-func list[T any](ctx context.Context, db *store.DB, q query, limit, offset int, scan func(scanner) (T, error)) ([]T, int, error) {
+func list[T any](ctx context.Context, db *store.DB, q query, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
 	var out []T
 	var total int
 	err := db.Read(ctx, func(t *store.Tx) error {
@@ -121,10 +102,10 @@ func list[T any](ctx context.Context, db *store.DB, q query, limit, offset int, 
 	return out, total, nil
 }
 
-func one[T any](ctx context.Context, db *store.DB, what, text string, args []any, scan func(scanner) (T, error)) (v T, err error) {
+func one[T any](ctx context.Context, db *store.DB, what, text string, args []any, scan func(store.Row) (T, error)) (v T, err error) {
 	err = db.Read(ctx, func(t *store.Tx) error {
 		v, err = scan(t.QueryRow(text, args...))
-		return missing(what, err)
+		return store.Missing(what, err)
 	})
 	return v, err
 }
@@ -148,7 +129,7 @@ func insert(t *store.Tx, text string, args ...any) (int64, error) {
 
 const fromProjects = `FROM projects p JOIN namespaces n ON n.id = p.namespace_id`
 
-func scanProject(r scanner) (delivery.Project, error) { return accessdb.ScanProject(r) }
+func scanProject(r store.Row) (delivery.Project, error) { return accessdb.ScanProject(r) }
 
 // CreateProject implements forge.Store.
 func (s *Store) CreateProject(ctx context.Context, p delivery.Project, set forge.ProjectSettings) (delivery.Project, error) {
@@ -168,7 +149,7 @@ func (s *Store) CreateProject(ctx context.Context, p delivery.Project, set forge
 			return fmt.Errorf("forgedb: create project: %w", err)
 		}
 		p.ID, err = insert(t, `INSERT INTO projects (namespace_id, path, path_key, name, description, visibility, default_branch, empty, creator_id, forked_from_id, ci_config_path, settings, created_at, last_activity) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.DefaultBranch, p.Empty, p.CreatorID, null(p.ForkedFromID), p.CIConfigPath, settings, store.Millis(p.CreatedAt), store.Millis(p.LastActivity))
+			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.DefaultBranch, p.Empty, p.CreatorID, store.Null(p.ForkedFromID), p.CIConfigPath, settings, store.Millis(p.CreatedAt), store.Millis(p.LastActivity))
 		return store.Taken(err, "path")
 	})
 	if err != nil {
@@ -188,7 +169,7 @@ func (s *Store) UpdateProject(ctx context.Context, p delivery.Project, set forge
 			return err
 		}
 		_, err := t.Exec(`UPDATE projects SET namespace_id = ?, path = ?, path_key = ?, name = ?, description = ?, visibility = ?, archived = ?, forked_from_id = ?, ci_config_path = ?, settings = ? WHERE id = ?`,
-			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.Archived, null(p.ForkedFromID), p.CIConfigPath, settings, p.ID)
+			p.Namespace.ID, p.Path, key(p.Path), p.Name, p.Description, p.Visibility, p.Archived, store.Null(p.ForkedFromID), p.CIConfigPath, settings, p.ID)
 		return store.Taken(err, "path")
 	})
 	if err != nil {
@@ -202,10 +183,10 @@ func (s *Store) UpdateProject(ctx context.Context, p delivery.Project, set forge
 func keepAddress(t *store.Tx, p delivery.Project) error {
 	var old, namespace string
 	if err := t.QueryRow(`SELECT n.full_path_key || '/' || p.path_key `+fromProjects+` WHERE p.id = ?`, p.ID).Scan(&old); err != nil {
-		return missing("Project", err)
+		return store.Missing("Project", err)
 	}
 	if err := t.QueryRow(`SELECT full_path_key FROM namespaces WHERE id = ?`, p.Namespace.ID).Scan(&namespace); err != nil {
-		return missing("Namespace", err)
+		return store.Missing("Namespace", err)
 	}
 	now := namespace + "/" + key(p.Path)
 	if now == old {
@@ -234,7 +215,7 @@ func (s *Store) DeleteProject(ctx context.Context, id int64) error {
 			return fmt.Errorf("forgedb: delete project: %w", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, missing("Project", sql.ErrNoRows))
+			return errors.Join(err, store.Missing("Project", sql.ErrNoRows))
 		}
 		return t.Emit(delivery.EventProjectDeleted, id, struct{}{})
 	})
@@ -252,7 +233,7 @@ func (s *Store) ProjectByPath(ctx context.Context, fullPath string) (delivery.Pr
 
 // ProjectSettings implements forge.Store.
 func (s *Store) ProjectSettings(ctx context.Context, id int64) (set forge.ProjectSettings, err error) {
-	raw, err := one(ctx, s.db, "Project", `SELECT settings FROM projects WHERE id = ?`, []any{id}, func(r scanner) (v string, err error) {
+	raw, err := one(ctx, s.db, "Project", `SELECT settings FROM projects WHERE id = ?`, []any{id}, func(r store.Row) (v string, err error) {
 		err = r.Scan(&v)
 		return v, err
 	})
@@ -352,7 +333,7 @@ func (s *Store) Projects(ctx context.Context, f forge.ProjectFilter, limit, offs
 
 // ProjectIDs implements forge.Store.
 func (s *Store) ProjectIDs(ctx context.Context) ([]int64, error) {
-	ids, _, err := list(ctx, s.db, query{columns: "id", from: "FROM projects", order: "id"}, 0, 0, func(r scanner) (id int64, err error) {
+	ids, _, err := list(ctx, s.db, query{columns: "id", from: "FROM projects", order: "id"}, 0, 0, func(r store.Row) (id int64, err error) {
 		err = r.Scan(&id)
 		return id, err
 	})
@@ -427,7 +408,7 @@ func (s *Store) FinishPush(ctx context.Context, p forge.Push, done []forge.RefUp
 
 // PendingPushes implements forge.Store.
 func (s *Store) PendingPushes(ctx context.Context) ([]forge.Push, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, project_id, user_id, job_id, at, updates, options`, from: `FROM pending_pushes`, order: `id`}, 0, 0, func(r scanner) (p forge.Push, err error) {
+	out, _, err := list(ctx, s.db, query{columns: `id, project_id, user_id, job_id, at, updates, options`, from: `FROM pending_pushes`, order: `id`}, 0, 0, func(r store.Row) (p forge.Push, err error) {
 		var at int64
 		var updates, options string
 		if err := r.Scan(&p.ID, &p.ProjectID, &p.UserID, &p.JobID, &at, &updates, &options); err != nil {
@@ -443,7 +424,7 @@ const protectionColumns = `id, project_id, tags, pattern, push_role, merge_role,
 
 // Protections implements forge.Store.
 func (s *Store) Protections(ctx context.Context, projectID int64) ([]forge.Protection, error) {
-	out, _, err := list(ctx, s.db, query{columns: protectionColumns, from: `FROM protected_refs WHERE project_id = ?`, order: `id`, args: []any{projectID}}, 0, 0, func(r scanner) (p forge.Protection, err error) {
+	out, _, err := list(ctx, s.db, query{columns: protectionColumns, from: `FROM protected_refs WHERE project_id = ?`, order: `id`, args: []any{projectID}}, 0, 0, func(r store.Row) (p forge.Protection, err error) {
 		var created int64
 		err = r.Scan(&p.ID, &p.ProjectID, &p.Tags, &p.Pattern, &p.PushRole, &p.MergeRole, &p.AllowForce, &created)
 		p.CreatedAt = store.Time(created)
@@ -474,7 +455,7 @@ func (s *Store) DeleteProtection(ctx context.Context, projectID int64, tags bool
 			return fmt.Errorf("forgedb: unprotect: %w", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, missing("Protection", sql.ErrNoRows))
+			return errors.Join(err, store.Missing("Protection", sql.ErrNoRows))
 		}
 		return nil
 	})

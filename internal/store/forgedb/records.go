@@ -15,7 +15,7 @@ import (
 
 const releaseColumns = `id, project_id, tag, name, description, author_id, sha, released_at, created_at`
 
-func scanRelease(r scanner) (v forge.Release, err error) {
+func scanRelease(r store.Row) (v forge.Release, err error) {
 	var released, created int64
 	err = r.Scan(&v.ID, &v.ProjectID, &v.Tag, &v.Name, &v.Description, &v.AuthorID, &v.SHA, &released, &created)
 	v.ReleasedAt, v.CreatedAt = store.Time(released), store.Time(created)
@@ -60,7 +60,7 @@ func (s *Store) DeleteRelease(ctx context.Context, projectID int64, tag string) 
 }
 
 func (s *Store) links(ctx context.Context, releaseID int64) ([]forge.ReleaseLink, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, name, url, path, link_type`, from: `FROM release_links WHERE release_id = ?`, order: "id DESC", args: []any{releaseID}}, 0, 0, func(r scanner) (l forge.ReleaseLink, err error) {
+	out, _, err := list(ctx, s.db, query{columns: `id, name, url, path, link_type`, from: `FROM release_links WHERE release_id = ?`, order: "id DESC", args: []any{releaseID}}, 0, 0, func(r store.Row) (l forge.ReleaseLink, err error) {
 		err = r.Scan(&l.ID, &l.Name, &l.URL, &l.Path, &l.LinkType)
 		return l, err
 	})
@@ -93,7 +93,7 @@ func (s *Store) SetReleaseLink(ctx context.Context, projectID int64, tag string,
 	err := s.db.Write(ctx, func(t *store.Tx) error {
 		var id int64
 		err := t.QueryRow(`SELECT id FROM releases WHERE project_id = ? AND tag = ?`, projectID, tag).Scan(&id)
-		if err := missing("Release", err); err != nil {
+		if err := store.Missing("Release", err); err != nil {
 			return err
 		}
 		if l.ID == 0 {
@@ -137,7 +137,7 @@ const hookOwned = `COALESCE(project_id, 0) = ? AND COALESCE(group_id, 0) = ?`
 
 const hookColumns = `id, COALESCE(project_id, 0), COALESCE(group_id, 0), settings, token, created_at, failing_since, system`
 
-func (s *Store) scanHook(r scanner) (h forge.Hook, err error) {
+func (s *Store) scanHook(r store.Row) (h forge.Hook, err error) {
 	var raw string
 	var created, failing int64
 	if err := r.Scan(&h.ID, &h.ProjectID, &h.GroupID, &raw, &h.Token, &created, &failing, &h.System); err != nil {
@@ -161,7 +161,7 @@ func (s *Store) CreateHook(ctx context.Context, h forge.Hook) (forge.Hook, error
 		return h, err
 	}
 	err = s.db.Write(ctx, func(t *store.Tx) error {
-		h.ID, err = insert(t, `INSERT INTO hooks (project_id, group_id, settings, token, created_at, system) VALUES (?, ?, ?, ?, ?, ?)`, null(h.ProjectID), null(h.GroupID), raw, s.box.Column(hookToken, h.Token), store.Millis(h.CreatedAt), h.System)
+		h.ID, err = insert(t, `INSERT INTO hooks (project_id, group_id, settings, token, created_at, system) VALUES (?, ?, ?, ?, ?, ?)`, store.Null(h.ProjectID), store.Null(h.GroupID), raw, s.box.Column(hookToken, h.Token), store.Millis(h.CreatedAt), h.System)
 		return err
 	})
 	return h, err
@@ -209,7 +209,7 @@ func (s *Store) HooksFor(ctx context.Context, projectID int64) ([]forge.Hook, er
 
 const deliveryColumns = `id, hook_id, event, uuid, url, request, status, request_headers, response_headers, response, error, attempts, seconds, created_at, next_at`
 
-func scanDelivery(r scanner) (d forge.Delivery, err error) {
+func scanDelivery(r store.Row) (d forge.Delivery, err error) {
 	var request, asked, answered string
 	var created, next int64
 	if err := r.Scan(&d.ID, &d.HookID, &d.Event, &d.UUID, &d.URL, &request, &d.Status, &asked, &answered, &d.Response, &d.Error, &d.Attempts, &d.Seconds, &created, &next); err != nil {
@@ -241,7 +241,7 @@ func (s *Store) DueDeliveries(ctx context.Context, now time.Time, limit int) ([]
 
 // NextDelivery implements forge.Store.
 func (s *Store) NextDelivery(ctx context.Context) (time.Time, error) {
-	return one(ctx, s.db, "Delivery", `SELECT COALESCE(MIN(next_at), 0) FROM hook_deliveries WHERE next_at > 0`, nil, func(r scanner) (time.Time, error) {
+	return one(ctx, s.db, "Delivery", `SELECT COALESCE(MIN(next_at), 0) FROM hook_deliveries WHERE next_at > 0`, nil, func(r store.Row) (time.Time, error) {
 		var ms int64
 		err := r.Scan(&ms)
 		return store.Time(ms), err
@@ -292,7 +292,7 @@ func (s *Store) AddLFSObject(ctx context.Context, projectID int64, oid string, s
 
 // LFSObjectSize implements forge.Store.
 func (s *Store) LFSObjectSize(ctx context.Context, projectID int64, oid string) (int64, error) {
-	return one(ctx, s.db, "Object", `SELECT size FROM lfs_objects WHERE project_id = ? AND oid = ?`, []any{projectID, oid}, func(r scanner) (n int64, err error) {
+	return one(ctx, s.db, "Object", `SELECT size FROM lfs_objects WHERE project_id = ? AND oid = ?`, []any{projectID, oid}, func(r store.Row) (n int64, err error) {
 		err = r.Scan(&n)
 		return n, err
 	})
@@ -303,7 +303,7 @@ type lfsRow struct {
 	size int64
 }
 
-func scanLFS(r scanner) (v lfsRow, err error) {
+func scanLFS(r store.Row) (v lfsRow, err error) {
 	err = r.Scan(&v.oid, &v.size)
 	return v, err
 }
@@ -342,7 +342,7 @@ func (s *Store) LFSInUse(ctx context.Context, oids []string) (map[string]bool, e
 
 // LFSLocks implements forge.Store.
 func (s *Store) LFSLocks(ctx context.Context, projectID int64) ([]forge.LFSLock, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, project_id, user_id, path, created_at`, from: `FROM lfs_locks WHERE project_id = ?`, order: "id", args: []any{projectID}}, 0, 0, func(r scanner) (l forge.LFSLock, err error) {
+	out, _, err := list(ctx, s.db, query{columns: `id, project_id, user_id, path, created_at`, from: `FROM lfs_locks WHERE project_id = ?`, order: "id", args: []any{projectID}}, 0, 0, func(r store.Row) (l forge.LFSLock, err error) {
 		var at int64
 		err = r.Scan(&l.ID, &l.ProjectID, &l.UserID, &l.Path, &at)
 		l.CreatedAt = store.Time(at)
@@ -367,7 +367,7 @@ func (s *Store) DeleteLFSLock(ctx context.Context, projectID, id int64) error {
 
 const mirrorColumns = `id, project_id, push, url, username, password, enabled, only_protected, interval_ms, next_at, last_at, last_success, last_error, status`
 
-func (s *Store) scanMirror(r scanner) (m forge.Mirror, err error) {
+func (s *Store) scanMirror(r store.Row) (m forge.Mirror, err error) {
 	var interval, next, last, success int64
 	err = r.Scan(&m.ID, &m.ProjectID, &m.Push, &m.URL, &m.Username, &m.Password, &m.Enabled, &m.OnlyProtected, &interval, &next, &last, &success, &m.LastError, &m.Status)
 	if err != nil {
@@ -393,7 +393,7 @@ func (s *Store) SetMirror(ctx context.Context, m forge.Mirror) (forge.Mirror, er
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, missing("Mirror", sql.ErrNoRows))
+			return errors.Join(err, store.Missing("Mirror", sql.ErrNoRows))
 		}
 		return nil
 	})
@@ -409,7 +409,7 @@ func (s *Store) RecordMirror(ctx context.Context, m forge.Mirror) error {
 			return fmt.Errorf("forgedb: record mirror: %w", err)
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, missing("Mirror", sql.ErrNoRows))
+			return errors.Join(err, store.Missing("Mirror", sql.ErrNoRows))
 		}
 		return nil
 	})

@@ -16,7 +16,7 @@ import (
 const requestColumns = `m.id, m.iid, m.project_id, COALESCE(m.source_project_id, 0), m.source_branch, m.target_branch, m.title, m.description, m.state, m.draft, m.squash, m.remove_source_branch, m.auto_merge,
 	m.author_id, m.assignees, m.reviewers, m.labels, m.head_sha, m.base_sha, m.start_sha, m.merge_status, m.merge_error, m.merge_commit_sha, m.squash_commit_sha, m.merged_by_id, m.merged_at, m.closed_at, m.created_at, m.updated_at`
 
-func scanRequest(r scanner) (m delivery.MergeRequest, err error) {
+func scanRequest(r store.Row) (m delivery.MergeRequest, err error) {
 	var assignees, reviewers, labels string
 	var merged, closed, created, updated int64
 	err = r.Scan(&m.ID, &m.IID, &m.ProjectID, &m.SourceProjectID, &m.SourceBranch, &m.TargetBranch, &m.Title, &m.Description, &m.State, &m.Draft, &m.Squash, &m.RemoveSourceBranch, &m.AutoMerge,
@@ -61,7 +61,7 @@ func (s *Store) CreateMergeRequest(ctx context.Context, m delivery.MergeRequest)
 		var err error
 		m.ID, err = insert(t, `INSERT INTO merge_requests (iid, project_id, source_project_id, source_branch, target_branch, title, description, state, draft, squash, remove_source_branch, author_id, assignees, reviewers, labels, head_sha, base_sha, start_sha, merge_status, created_at, updated_at)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			m.IID, m.ProjectID, null(m.SourceProjectID), m.SourceBranch, m.TargetBranch, m.Title, m.Description, m.State, m.Draft, m.Squash, m.RemoveSourceBranch, m.AuthorID,
+			m.IID, m.ProjectID, store.Null(m.SourceProjectID), m.SourceBranch, m.TargetBranch, m.Title, m.Description, m.State, m.Draft, m.Squash, m.RemoveSourceBranch, m.AuthorID,
 			joinIDs(m.AssigneeIDs), joinIDs(m.ReviewerIDs), strings.Join(m.Labels, "\n"), m.HeadSHA, m.BaseSHA, m.StartSHA, m.MergeStatus, store.Millis(m.CreatedAt), store.Millis(m.UpdatedAt))
 		if err != nil {
 			return fmt.Errorf("forgedb: create merge request: %w", err)
@@ -84,7 +84,7 @@ func (s *Store) UpdateMergeRequest(ctx context.Context, m delivery.MergeRequest,
 		}
 		_, err := t.Exec(`UPDATE merge_requests SET source_project_id = ?, source_branch = ?, target_branch = ?, title = ?, description = ?, state = ?, draft = ?, squash = ?, remove_source_branch = ?, auto_merge = ?, assignees = ?, reviewers = ?, labels = ?,
 				head_sha = ?, base_sha = ?, start_sha = ?, merge_status = ?, merge_error = ?, merge_commit_sha = ?, squash_commit_sha = ?, merged_by_id = ?, merged_at = ?, closed_at = ?, updated_at = ? WHERE id = ?`,
-			null(m.SourceProjectID), m.SourceBranch, m.TargetBranch, m.Title, m.Description, m.State, m.Draft, m.Squash, m.RemoveSourceBranch, m.AutoMerge, joinIDs(m.AssigneeIDs), joinIDs(m.ReviewerIDs), strings.Join(m.Labels, "\n"),
+			store.Null(m.SourceProjectID), m.SourceBranch, m.TargetBranch, m.Title, m.Description, m.State, m.Draft, m.Squash, m.RemoveSourceBranch, m.AutoMerge, joinIDs(m.AssigneeIDs), joinIDs(m.ReviewerIDs), strings.Join(m.Labels, "\n"),
 			m.HeadSHA, m.BaseSHA, m.StartSHA, m.MergeStatus, m.MergeError, m.MergeCommitSHA, m.SquashCommitSHA, m.MergedByID, store.Millis(m.MergedAt), store.Millis(m.ClosedAt), store.Millis(t.Now()), m.ID)
 		if err != nil {
 			return fmt.Errorf("forgedb: update merge request: %w", err)
@@ -207,7 +207,7 @@ func (s *Store) DeleteMergeRequest(ctx context.Context, id int64) error {
 
 // Approvals implements forge.Store.
 func (s *Store) Approvals(ctx context.Context, id int64) ([]forge.Approval, error) {
-	out, _, err := list(ctx, s.db, query{columns: `user_id, created_at`, from: `FROM merge_request_approvals WHERE merge_request_id = ?`, order: `created_at, user_id`, args: []any{id}}, 0, 0, func(r scanner) (a forge.Approval, err error) {
+	out, _, err := list(ctx, s.db, query{columns: `user_id, created_at`, from: `FROM merge_request_approvals WHERE merge_request_id = ?`, order: `created_at, user_id`, args: []any{id}}, 0, 0, func(r store.Row) (a forge.Approval, err error) {
 		var at int64
 		err = r.Scan(&a.UserID, &at)
 		a.At = store.Time(at)
@@ -254,7 +254,7 @@ func (s *Store) AddVersion(ctx context.Context, v forge.MergeRequestVersion) err
 
 // Versions implements forge.Store.
 func (s *Store) Versions(ctx context.Context, id int64) ([]forge.MergeRequestVersion, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, merge_request_id, head_sha, base_sha, start_sha, created_at`, from: `FROM merge_request_versions WHERE merge_request_id = ?`, order: `id DESC`, args: []any{id}}, 0, 0, func(r scanner) (v forge.MergeRequestVersion, err error) {
+	out, _, err := list(ctx, s.db, query{columns: `id, merge_request_id, head_sha, base_sha, start_sha, created_at`, from: `FROM merge_request_versions WHERE merge_request_id = ?`, order: `id DESC`, args: []any{id}}, 0, 0, func(r store.Row) (v forge.MergeRequestVersion, err error) {
 		var at int64
 		err = r.Scan(&v.ID, &v.MergeRequestID, &v.HeadSHA, &v.BaseSHA, &v.StartSHA, &at)
 		v.CreatedAt = store.Time(at)
@@ -265,7 +265,7 @@ func (s *Store) Versions(ctx context.Context, id int64) ([]forge.MergeRequestVer
 
 const noteColumns = `id, project_id, noteable_type, COALESCE(merge_request_id, 0), noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, original_position, excerpt, resolvable, resolved_by, resolved_at, created_at, updated_at`
 
-func scanNote(r scanner) (n forge.Note, err error) {
+func scanNote(r store.Row) (n forge.Note, err error) {
 	var position, original string
 	var resolved, created, updated int64
 	err = r.Scan(&n.ID, &n.ProjectID, &n.NoteableType, &n.NoteableID, &n.NoteableIID, &n.CommitSHA, &n.DiscussionID, &n.Individual, &n.System, &n.AuthorID, &n.Body, &position, &original, &n.Excerpt, &n.Resolvable, &n.ResolvedByID, &resolved, &created, &updated)
@@ -313,7 +313,7 @@ func (s *Store) CreateNote(ctx context.Context, n forge.Note) (forge.Note, error
 	err = s.db.Write(ctx, func(t *store.Tx) error {
 		var err error
 		n.ID, err = insert(t, `INSERT INTO notes (project_id, noteable_type, merge_request_id, noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, original_position, excerpt, resolvable, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			n.ProjectID, n.NoteableType, null(n.NoteableID), n.NoteableIID, n.CommitSHA, n.DiscussionID, n.Individual, n.System, n.AuthorID, n.Body, position, original, n.Excerpt, n.Resolvable, store.Millis(n.CreatedAt), store.Millis(n.CreatedAt))
+			n.ProjectID, n.NoteableType, store.Null(n.NoteableID), n.NoteableIID, n.CommitSHA, n.DiscussionID, n.Individual, n.System, n.AuthorID, n.Body, position, original, n.Excerpt, n.Resolvable, store.Millis(n.CreatedAt), store.Millis(n.CreatedAt))
 		if err != nil {
 			return fmt.Errorf("forgedb: create note: %w", err)
 		}
@@ -381,7 +381,7 @@ func (s *Store) Discussion(ctx context.Context, projectID int64, discussionID st
 
 // Unresolved implements forge.Store.
 func (s *Store) Unresolved(ctx context.Context, mergeRequestID int64) (int, error) {
-	return one(ctx, s.db, "Merge Request", `SELECT count(DISTINCT discussion_id) FROM notes WHERE merge_request_id = ? AND resolvable = 1 AND resolved_at = 0`, []any{mergeRequestID}, func(r scanner) (n int, err error) {
+	return one(ctx, s.db, "Merge Request", `SELECT count(DISTINCT discussion_id) FROM notes WHERE merge_request_id = ? AND resolvable = 1 AND resolved_at = 0`, []any{mergeRequestID}, func(r store.Row) (n int, err error) {
 		err = r.Scan(&n)
 		return n, err
 	})

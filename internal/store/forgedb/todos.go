@@ -12,7 +12,7 @@ import (
 
 const todoColumns = `t.id, t.user_id, t.project_id, t.merge_request_id, m.iid, m.title, t.note_id, t.author_id, t.action, t.body, t.event_id, t.done, t.created_at, t.updated_at`
 
-func scanTodo(r scanner) (t forge.Todo, err error) {
+func scanTodo(r store.Row) (t forge.Todo, err error) {
 	var created, updated int64
 	err = r.Scan(&t.ID, &t.UserID, &t.ProjectID, &t.MergeRequestID, &t.IID, &t.Title, &t.NoteID, &t.AuthorID, &t.Action, &t.Body, &t.EventID, &t.Done, &created, &updated)
 	t.CreatedAt, t.UpdatedAt = store.Time(created), store.Time(updated)
@@ -102,7 +102,7 @@ func (s *Store) QueueMail(ctx context.Context, m forge.QueuedMail) error {
 
 // DueMails implements forge.Store.
 func (s *Store) DueMails(ctx context.Context, now time.Time, limit int) ([]forge.QueuedMail, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, message_id, user_id, subject, body, thread, attempts, next_at, created_at`, from: `FROM mails WHERE next_at <= ?`, order: "next_at, id", args: []any{store.Millis(now)}}, limit, 0, func(r scanner) (m forge.QueuedMail, err error) {
+	out, _, err := list(ctx, s.db, query{columns: `id, message_id, user_id, subject, body, thread, attempts, next_at, created_at`, from: `FROM mails WHERE next_at <= ?`, order: "next_at, id", args: []any{store.Millis(now)}}, limit, 0, func(r store.Row) (m forge.QueuedMail, err error) {
 		var next, created int64
 		err = r.Scan(&m.ID, &m.MessageID, &m.UserID, &m.Subject, &m.Body, &m.Thread, &m.Attempts, &next, &created)
 		m.NextAt, m.CreatedAt = store.Time(next), store.Time(created)

@@ -22,7 +22,7 @@ type imageRow struct {
 	registry.Image
 }
 
-func scanImage(s scanner) (imageRow, error) {
+func scanImage(s store.Row) (imageRow, error) {
 	var r imageRow
 	var created, pushed int64
 	var labels, annotations string
@@ -35,7 +35,7 @@ func scanImage(s scanner) (imageRow, error) {
 	return r, errors.Join(json.Unmarshal([]byte(labels), &r.Labels), json.Unmarshal([]byte(annotations), &r.Annotations))
 }
 
-func scanReference(s scanner) (registry.Descriptor, error) {
+func scanReference(s store.Row) (registry.Descriptor, error) {
 	var r registry.Descriptor
 	var kind string
 	err := s.Scan(&kind, &r.Digest, &r.MediaType, &r.Size, &r.Platform, &r.CreatedBy)
@@ -43,7 +43,7 @@ func scanReference(s scanner) (registry.Descriptor, error) {
 	return r, err
 }
 
-func scanText(s scanner) (string, error) {
+func scanText(s store.Row) (string, error) {
 	var v string
 	err := s.Scan(&v)
 	return v, err
@@ -134,7 +134,7 @@ func (d *DB) Referenced(ctx context.Context, repositoryID int64, digest string) 
 		repositoryID, digest)
 }
 
-func scanBool(s scanner) (bool, error) {
+func scanBool(s store.Row) (bool, error) {
 	var v bool
 	err := s.Scan(&v)
 	return v, err
@@ -159,7 +159,7 @@ func (d *DB) ReferencedDigests(ctx context.Context) (map[string]struct{}, error)
 	return set, nil
 }
 
-func scanInt(s scanner) (int64, error) {
+func scanInt(s store.Row) (int64, error) {
 	var v int64
 	err := s.Scan(&v)
 	return v, err
@@ -183,7 +183,7 @@ func (d *DB) Missing(ctx context.Context, projectID int64, digests []string) ([]
 		WHERE p.project_id = ?1 AND r.digest = j.value)`, projectID, string(raw))
 }
 
-func scanPolicy(s scanner) (registry.Policy, error) {
+func scanPolicy(s store.Row) (registry.Policy, error) {
 	var p registry.Policy
 	var cadence, older, next int64
 	err := s.Scan(&p.ProjectID, &p.Enabled, &cadence, &p.KeepN, &older, &p.NameRegex, &p.KeepRegex, &next)

@@ -162,9 +162,7 @@ const selectRepository = `SELECT p.id, p.project_id, p.path, p.created_at,
 		WHERE i.repository_id = p.id AND r.kind <> 'manifest' GROUP BY r.digest))
 	FROM registry_repositories p `
 
-type scanner interface{ Scan(...any) error }
-
-func scanRepository(s scanner) (registry.Repository, error) {
+func scanRepository(s store.Row) (registry.Repository, error) {
 	var r registry.Repository
 	var created int64
 	err := s.Scan(&r.ID, &r.ProjectID, &r.Path, &created, &r.Tags, &r.Images, &r.Size)
@@ -194,7 +192,7 @@ const selectTag = `SELECT t.name, t.digest, t.pushed_at, t.user_id, t.job_id,
 			WHERE p.repository_id = t.repository_id AND p.digest = t.digest AND c.kind = 'manifest')) GROUP BY r.digest))
 	FROM registry_tags t `
 
-func scanTag(s scanner) (registry.Tag, error) {
+func scanTag(s store.Row) (registry.Tag, error) {
 	var t registry.Tag
 	var pushed int64
 	err := s.Scan(&t.Name, &t.Digest, &pushed, &t.UserID, &t.JobID, &t.Size)
@@ -212,7 +210,7 @@ func (d *DB) Tag(ctx context.Context, repositoryID int64, name string) (registry
 	return one(ctx, d, "tag", scanTag, selectTag+`WHERE t.repository_id = ? AND t.name = ?`, repositoryID, name)
 }
 
-func list[T any](ctx context.Context, d *DB, what string, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+func list[T any](ctx context.Context, d *DB, what string, scan func(store.Row) (T, error), query string, args ...any) ([]T, error) {
 	var out []T
 	err := d.db.Read(ctx, func(t *store.Tx) error {
 		var err error
@@ -222,7 +220,7 @@ func list[T any](ctx context.Context, d *DB, what string, scan func(scanner) (T,
 	return out, err
 }
 
-func rowsOf[T any](t *store.Tx, what string, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+func rowsOf[T any](t *store.Tx, what string, scan func(store.Row) (T, error), query string, args ...any) ([]T, error) {
 	rows, err := t.Query(query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("registrydb: list %s: %w", what, err)
@@ -242,7 +240,7 @@ func rowsOf[T any](t *store.Tx, what string, scan func(scanner) (T, error), quer
 	return out, nil
 }
 
-func one[T any](ctx context.Context, d *DB, what string, scan func(scanner) (T, error), query string, args ...any) (T, error) {
+func one[T any](ctx context.Context, d *DB, what string, scan func(store.Row) (T, error), query string, args ...any) (T, error) {
 	var v T
 	err := d.db.Read(ctx, func(t *store.Tx) error {
 		var err error
