@@ -29,7 +29,17 @@ type QueuedMail struct {
 	CreatedAt time.Time
 }
 
+// How much e-mail a person wants, as GitLab names it.
+const (
+	MailParticipating = "participating" // all about merge requests that they take part in
+	MailMention       = "mention"       // only what their to-do list gets too
+	MailDisabled      = "disabled"
+)
+
 type mailStore interface {
+	// MailLevel is what a person chose; empty: nothing yet.
+	MailLevel(ctx context.Context, userID int64) (string, error)
+	SetMailLevel(ctx context.Context, userID int64, level string) error
 	QueueMail(ctx context.Context, m QueuedMail) error
 	DueMails(ctx context.Context, now time.Time, limit int) ([]QueuedMail, error)
 	// RetryMail stores when a message is tried again.
@@ -50,12 +60,42 @@ func (s *Service) host() string {
 	return "slipway.localhost"
 }
 
-// mailTo queues a message about a merge request for a person, once per event.
-func (s *Service) mailTo(ctx context.Context, n *notice, u delivery.User, text string) error {
+// Mails reports whether e-mail is sent at all.
+func (s *Service) Mails() bool { return s.o.Mailer != nil }
+
+// MailLevel is how much e-mail a person gets.
+func (s *Service) MailLevel(ctx context.Context, userID int64) (string, error) {
+	level, err := s.store.MailLevel(ctx, userID)
+	if err == nil && level == "" {
+		level = MailParticipating
+	}
+	return level, err
+}
+
+// SetMailLevel stores how much e-mail a person wants. GitLab's further levels
+// are answered with Invalid.
+func (s *Service) SetMailLevel(ctx context.Context, userID int64, level string) error {
+	switch level {
+	case MailParticipating, MailMention, MailDisabled:
+		return s.store.SetMailLevel(ctx, userID, level)
+	}
+	return invalidField("level", "must be participating, mention or disabled")
+}
+
+// mailTo queues a message about a merge request for a person, once per event,
+// unless they want none. A direct one is about what their to-do list gets too.
+func (s *Service) mailTo(ctx context.Context, n *notice, u delivery.User, text string, direct bool) error {
 	if s.o.Mailer == nil || n.told[u.ID] || u.Email == "" {
 		return nil
 	}
 	n.told[u.ID] = true
+	level, err := s.MailLevel(ctx, u.ID)
+	if err != nil {
+		return err
+	}
+	if level == MailDisabled || level == MailMention && !direct {
+		return nil
+	}
 	m, p := n.request, n.project
 	link := s.RequestURL(p, m.IID)
 	if n.note != 0 {
@@ -63,7 +103,7 @@ func (s *Service) mailTo(ctx context.Context, n *notice, u delivery.User, text s
 	}
 	thread := fmt.Sprintf("merge_request_%d@%s", m.ID, s.host())
 	q := QueuedMail{MessageID: fmt.Sprintf("%d.%d@%s", n.event.ID, u.ID, s.host()), UserID: u.ID, Subject: fmt.Sprintf("%s | %s (!%d)", p.Name, m.Title, m.IID),
-		Body: clip(text, 100<<10) + "\n\n-- \n" + link + "\nYou get this because you take part in this merge request.\n", Thread: thread, NextAt: s.now(), CreatedAt: s.now()}
+		Body: clip(text, 100<<10) + "\n\n-- \n" + link + "\nYou get this because you take part in this merge request. How much you get: " + s.o.ExternalURL + "/dashboard/todos\n", Thread: thread, NextAt: s.now(), CreatedAt: s.now()}
 	if err := s.store.QueueMail(ctx, q); err != nil {
 		return err
 	}
@@ -100,7 +140,7 @@ func (s *Service) mailParticipants(ctx context.Context, n *notice, text string) 
 			return err
 		}
 		if ok {
-			if err := s.mailTo(ctx, n, u, text); err != nil {
+			if err := s.mailTo(ctx, n, u, text, false); err != nil {
 				return err
 			}
 		}

@@ -229,6 +229,15 @@ func TestTodosAndMail(t *testing.T) {
 	}
 	todos(ann)
 	server.Wait(t, 3)
+	// Ann wants no e-mail but what her list gets.
+	settings := must[*gitlab.NotificationSettings](t)(ann.NotificationSettings.UpdateGlobalSettings(&gitlab.NotificationSettingsOptions{Level: gitlab.Ptr(gitlab.MentionNotificationLevel)}))
+	if settings.Level != gitlab.MentionNotificationLevel || settings.NotificationEmail != "ann@example.com" {
+		t.Errorf("%+v", settings)
+	}
+	if _, res, err := ann.NotificationSettings.UpdateGlobalSettings(&gitlab.NotificationSettingsOptions{Level: gitlab.Ptr(gitlab.WatchNotificationLevel)}); err == nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("a level that is not offered: %v", err)
+	}
+	must[*gitlab.Note](t)(bob.Notes.CreateMergeRequestNote(p.ID, m.IID, &gitlab.CreateMergeRequestNoteOptions{Body: gitlab.Ptr("Done.")}))
 	must[*gitlab.MergeRequest](t)(ann.MergeRequests.AcceptMergeRequest(p.ID, m.IID, nil))
 	mails := server.Wait(t, 4)
 	if last := mails[3]; strings.Join(last.To, "") != "bob@example.com" || !strings.Contains(last.Data, "merged it") {

@@ -209,7 +209,7 @@ func (s *Service) todo(ctx context.Context, n *notice, userID int64, action, bod
 	if err := s.store.AddTodo(ctx, t); err != nil {
 		return err
 	}
-	return s.mailTo(ctx, n, u, why)
+	return s.mailTo(ctx, n, u, why, true)
 }
 
 func (s *Service) notifyRequest(ctx context.Context, e delivery.Event, v delivery.MergeRequestChanged) error {

@@ -81,6 +81,11 @@ func (s *Server) requestsFilterOf(r *Request, v *requestsView) (forge.MergeReque
 	v.Search = r.FormValue("search")
 	v.Filter = requestsFilter{r.FormValue("author_username"), r.FormValue("assignee_username"), r.FormValue("reviewer_username"), r.FormValue("label_name"), r.FormValue("target_branch"), r.FormValue("draft"), r.FormValue("sort")}
 	f := forge.MergeRequestFilter{ProjectIDs: []int64{r.Project.ID}, Search: v.Search, TargetBranch: v.Filter.Target}
+	if number, ok := strings.CutPrefix(v.Search, "!"); ok { // a reference such as !12
+		if iid, err := strconv.ParseInt(number, 10, 64); err == nil {
+			f.Search, f.IIDs = "", []int64{iid}
+		}
+	}
 	if v.Filter.Label != "" {
 		f.Labels = splitLabels(v.Filter.Label)
 	}

@@ -202,7 +202,7 @@ func TestRequestFields(t *testing.T) {
 	s.post("dev", link+"/ready")
 	s.has(s.page("dev", link), "h1", "Thirty !1")
 	s.refused("dev", link, http.StatusUnprocessableEntity, "title", "Thirty", "target_branch", "nowhere")
-	for query, want := range map[string]int{"reviewer_username=maya": 1, "reviewer_username=dev": 0, "assignee_username=dev": 1, "author_username=nobody": 0, "label_name=ui": 1, "label_name=u": 0, "draft=yes": 0, "target_branch=main": 1, "search=thirty": 1} {
+	for query, want := range map[string]int{"reviewer_username=maya": 1, "reviewer_username=dev": 0, "assignee_username=dev": 1, "author_username=nobody": 0, "label_name=ui": 1, "label_name=u": 0, "draft=yes": 0, "target_branch=main": 1, "search=thirty": 1, "search=%211": 1, "search=%212": 0} {
 		s.count(s.page("dev", "/acme/plain/-/merge_requests?"+query), ".requests a strong", want)
 	}
 	s.post("maya", link+"/merge")

@@ -15,6 +15,7 @@ func (s *Server) todoRoutes() {
 	s.handle("POST /dashboard/todos/done", s.allTodosDone)
 	s.handle("POST /dashboard/todos/{id}/done", s.todoDone(true))
 	s.handle("POST /dashboard/todos/{id}/restore", s.todoDone(false))
+	s.handle("POST /dashboard/todos/mail", s.mailLevel)
 	s.handle("GET /dashboard/merge_requests", s.ownRequestsPage)
 }
 
@@ -23,6 +24,7 @@ type todosView struct {
 	Done       bool
 	Rows       []todoRow
 	Waiting    int
+	Mail       string // how much e-mail they get; empty: none is sent here
 	Prev, Next string
 }
 
@@ -75,6 +77,11 @@ func (s *Server) todosPage(w http.ResponseWriter, r *Request) error {
 	if v.Waiting, err = s.waiting(r); err != nil {
 		return err
 	}
+	if s.Forge.Mails() {
+		if v.Mail, err = s.Forge.MailLevel(r.Context(), r.Who.User.ID); err != nil {
+			return err
+		}
+	}
 	v.Prev, v.Next = pagerLinks(r, page, page*todosOnPage < total)
 	return s.render(w, r, http.StatusOK, "forge_todos", Page{Title: "To-do list", Data: v})
 }
@@ -107,6 +114,16 @@ func (s *Server) allTodosDone(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	return redirect(w, r, "/dashboard/todos", "Nothing waits any more.")
+}
+
+func (s *Server) mailLevel(w http.ResponseWriter, r *Request) error {
+	if r.Who.User == nil {
+		return &delivery.Error{Kind: delivery.Unauthenticated, Message: "Sign in first."}
+	}
+	if err := s.Forge.SetMailLevel(r.Context(), r.Who.User.ID, r.FormValue("level")); err != nil {
+		return err
+	}
+	return redirect(w, r, "/dashboard/todos", "Your choice is stored.")
 }
 
 // ownRequestsView lists the person's merge requests of all projects.

@@ -12,6 +12,35 @@ func (h *handlers) todos(rt *api.Router) {
 	rt.Handle("GET /todos", api.Need{}, h.listTodos)
 	rt.Handle("POST /todos/mark_as_done", api.Need{}, h.allTodosDone)
 	rt.Handle("POST /todos/{todo}/mark_as_done", api.Need{}, h.todoDone)
+	rt.Handle("GET /notification_settings", api.Need{}, h.notificationSettings)
+	rt.Handle("PUT /notification_settings", api.Need{}, h.setNotifications)
+}
+
+func (h *handlers) notificationSettings(w http.ResponseWriter, r *api.Request) error {
+	if actor(r) == 0 {
+		return forbidden()
+	}
+	level, err := h.f.MailLevel(r.Context(), actor(r))
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, map[string]any{"level": level, "notification_email": r.Who.User.Email})
+}
+
+func (h *handlers) setNotifications(w http.ResponseWriter, r *api.Request) error {
+	if actor(r) == 0 {
+		return forbidden()
+	}
+	var p struct {
+		Level string `json:"level"`
+	}
+	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if err := h.f.SetMailLevel(r.Context(), actor(r), p.Level); err != nil {
+		return err
+	}
+	return h.notificationSettings(w, r)
 }
 
 func (h *handlers) listTodos(w http.ResponseWriter, r *api.Request) error {

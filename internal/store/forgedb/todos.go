@@ -120,3 +120,16 @@ func (s *Store) RetryMail(ctx context.Context, id int64, attempts int, next time
 func (s *Store) DeleteMail(ctx context.Context, id int64) error {
 	return s.exec(ctx, "delete mail", `DELETE FROM mails WHERE id = ?`, id)
 }
+
+// MailLevel implements forge.Store.
+func (s *Store) MailLevel(ctx context.Context, userID int64) (string, error) {
+	return one(ctx, s.db, "Setting", `SELECT COALESCE(MAX(level), '') FROM notification_settings WHERE user_id = ?`, []any{userID}, func(r scanner) (level string, err error) {
+		err = r.Scan(&level)
+		return level, err
+	})
+}
+
+// SetMailLevel implements forge.Store.
+func (s *Store) SetMailLevel(ctx context.Context, userID int64, level string) error {
+	return s.exec(ctx, "set mail level", `INSERT INTO notification_settings (user_id, level) VALUES (?, ?) ON CONFLICT (user_id) DO UPDATE SET level = excluded.level`, userID, level)
+}
