@@ -9,8 +9,8 @@ import (
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
-// shown is how many releases an overview lists.
-const shown = 30
+// Shown is how many releases an overview lists where nobody asks for less.
+const Shown = 30
 
 // Release assembles the line of one commit. It is a NotFound for a commit that
 // the repository does not have.
@@ -188,8 +188,9 @@ func (s *Service) syncsOf(ctx context.Context, d Deployment) ([]Sync, error) {
 	return out, nil
 }
 
-// Overview assembles the first screen of a project.
-func (s *Service) Overview(ctx context.Context, p delivery.Project) (Overview, error) {
+// Overview assembles what runs of a project, and its newest releases, of which
+// limit are looked for.
+func (s *Service) Overview(ctx context.Context, p delivery.Project, limit int) (Overview, error) {
 	o := Overview{Project: p.FullPath, Environments: []Environment{}, Releases: []Summary{}}
 	environments, err := s.store.Environments(ctx, p.ID)
 	if err != nil {
@@ -218,7 +219,7 @@ func (s *Service) Overview(ctx context.Context, p delivery.Project) (Overview, e
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	o.Releases, err = s.summaries(ctx, p, o.Environments, manifests, attempts)
+	o.Releases, err = s.summaries(ctx, p, limit, o.Environments, manifests, attempts)
 	return o, err
 }
 
@@ -302,8 +303,8 @@ func previous(attempts []Attempt, e Environment, now Served) string {
 
 // summaries lists releases: the newest commits that have a pipeline or a
 // deployment.
-func (s *Service) summaries(ctx context.Context, p delivery.Project, environments []Environment, manifests []Manifest, attempts []Attempt) ([]Summary, error) {
-	commits, err := s.code.Recent(ctx, p, shown)
+func (s *Service) summaries(ctx context.Context, p delivery.Project, limit int, environments []Environment, manifests []Manifest, attempts []Attempt) ([]Summary, error) {
+	commits, err := s.code.Recent(ctx, p, limit)
 	if err != nil && !delivery.IsNotFound(err) {
 		return nil, err
 	}
@@ -312,7 +313,7 @@ func (s *Service) summaries(ctx context.Context, p delivery.Project, environment
 		known[c.SHA] = true
 	}
 	for _, a := range attempts {
-		if a.SHA == "" || known[a.SHA] || len(commits) >= 2*shown {
+		if a.SHA == "" || known[a.SHA] || len(commits) >= 2*limit {
 			continue
 		}
 		known[a.SHA] = true

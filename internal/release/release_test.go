@@ -216,7 +216,7 @@ func TestAGoodReleaseIsToldFromCommitToUsers(t *testing.T) {
 	w.must(err)
 	golden(t, "testdata/good.json", append(got, '\n'))
 
-	o, err := w.s.Overview(t.Context(), w.app)
+	o, err := w.s.Overview(t.Context(), w.app, Shown)
 	w.must(err)
 	if len(o.Environments) != 1 || len(o.Releases) != 2 {
 		t.Fatalf("%d environments, %d releases", len(o.Environments), len(o.Releases))
@@ -287,7 +287,7 @@ func TestABadCanaryTellsWhatFailedAndWhatThePlatformDid(t *testing.T) {
 		t.Errorf("%d manifests", n)
 	}
 	w.says("b", Serving, "Serves 100 % of production.")
-	o, err := w.s.Overview(t.Context(), w.app)
+	o, err := w.s.Overview(t.Context(), w.app, Shown)
 	w.must(err)
 	if e := o.Environments[0]; e.Reason == nil || e.Reason.SHA != back || e.Why != "Ann took a later version back." {
 		t.Errorf("reason %+v, why %q", e.Reason, e.Why)
@@ -300,7 +300,7 @@ func TestAFailedPipelineSaysWhichJob(t *testing.T) {
 	w.released("a", "Release 1.0.0", "")
 	w.commit("b", "Break the tests", "failed")
 	w.says("b", Failed, "Pipeline #20 failed in test (script failure). Nothing was deployed; what runs goes on.")
-	o, err := w.s.Overview(t.Context(), w.app)
+	o, err := w.s.Overview(t.Context(), w.app, Shown)
 	w.must(err)
 	if o.Releases[0].Status != Failed || o.Releases[1].Status != Serving {
 		t.Errorf("releases %+v", o.Releases)

@@ -22,7 +22,7 @@ func (s *Service) Register(rt *api.Router, canRead func(delivery.Project, delive
 		if !canRead(r.Project, r.Role) {
 			return delivery.Errorf(delivery.Forbidden, "403 Forbidden")
 		}
-		o, err := s.Overview(r.Context(), r.Project)
+		o, err := s.Overview(r.Context(), r.Project, Shown)
 		if err != nil {
 			return err
 		}

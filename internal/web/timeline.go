@@ -17,7 +17,8 @@ import (
 
 // Timeline is what the pages of releases show and do.
 type Timeline interface {
-	Overview(ctx context.Context, p delivery.Project) (release.Overview, error)
+	// Overview lists the newest releases among about limit commits.
+	Overview(ctx context.Context, p delivery.Project, limit int) (release.Overview, error)
 	Release(ctx context.Context, p delivery.Project, sha string) (release.Release, error)
 	// Act does an action of the package release and says what happened.
 	Act(ctx context.Context, who delivery.Identity, p delivery.Project, sha, environment, action string) (string, error)
@@ -41,7 +42,7 @@ func (s *Server) timelinePage(w http.ResponseWriter, r *Request) error {
 	if err := readable(r); err != nil {
 		return err
 	}
-	o, err := s.Timeline.Overview(r.Context(), *r.Project)
+	o, err := s.Timeline.Overview(r.Context(), *r.Project, release.Shown)
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (s *Server) front(r *Request) (*frontView, error) {
 	if s.Timeline == nil {
 		return nil, nil
 	}
-	o, err := s.Timeline.Overview(r.Context(), *r.Project)
+	o, err := s.Timeline.Overview(r.Context(), *r.Project, 3*onFront)
 	if err != nil || len(o.Environments) == 0 {
 		return nil, err
 	}

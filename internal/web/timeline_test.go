@@ -19,7 +19,7 @@ var (
 	badSHA  = strings.Repeat("b", 40)
 )
 
-func (*sampleTimeline) Overview(_ context.Context, p delivery.Project) (release.Overview, error) {
+func (*sampleTimeline) Overview(_ context.Context, p delivery.Project, _ int) (release.Overview, error) {
 	at := time.Now().Add(-time.Hour)
 	return release.Overview{
 		Project: p.FullPath,
