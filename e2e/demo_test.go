@@ -41,6 +41,7 @@ func TestSeedStory(t *testing.T) {
 	}
 
 	t.Run("people do the same in a browser", func(t *testing.T) { flows(t, i.With(t)) })
+	t.Run("a job deploys to its own namespace", func(t *testing.T) { deployJob(t, i.With(t)) })
 	t.Run("it can be taken away", func(t *testing.T) {
 		i := i.With(t)
 		i.Run("demo", "--remove")
