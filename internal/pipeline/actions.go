@@ -239,6 +239,9 @@ func (e *Engine) RetryPipeline(ctx context.Context, userID, pipelineID int64) (P
 		}
 		for i := range lp.proc.Jobs {
 			if s := lp.proc.Jobs[i].Status; s == process.Failed || s == process.Canceled {
+				if err := u.mayGoBack(lp, &lp.jobs[i]); err != nil {
+					return err
+				}
 				lp.users[i] = userID
 			}
 		}

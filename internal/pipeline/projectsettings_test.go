@@ -73,6 +73,9 @@ func TestOutdatedDeploymentFails(t *testing.T) {
 	if _, err := w.engine.RetryJob(w.ctx, 1, w.jobs(newest.ID)["deploy"].ID); delivery.KindOf(err) != delivery.Forbidden {
 		t.Errorf("going back where it is not allowed: %v", err)
 	}
+	if _, err := w.engine.RetryPipeline(w.ctx, 1, middle.ID); delivery.KindOf(err) != delivery.Forbidden {
+		t.Errorf("going back with a whole pipeline: %v", err)
+	}
 }
 
 func TestOutdatedDeploymentsMayBeAllowed(t *testing.T) {

@@ -10,20 +10,20 @@ import (
 	"github.com/slipwayhq/slipway/internal/pipeline"
 )
 
-// compareShown is how many entries of a list a merge request shows.
-const compareShown = 50
+// reportsShown is how many entries of a list a merge request shows.
+const reportsShown = 50
 
-// compareView is what the reports of a merge request's pipeline say, beside
+// reportsView is what the reports of a merge request's pipeline say, beside
 // those of its target.
-type compareView struct {
+type reportsView struct {
 	pipeline.Comparison
 	Link     string // of the pipeline
 	Coverage string // with the change since the target
-	Findings []compareFindings
+	Findings []reportsFindings
 	More     int // tests that are not listed
 }
 
-type compareFindings struct {
+type reportsFindings struct {
 	pipeline.FindingComparison
 	Name string
 	More int // new findings that are not listed
@@ -31,7 +31,7 @@ type compareFindings struct {
 
 // ciCompare compares the reports for a merge request's page; nil where there
 // are none.
-func (s *Server) ciCompare(project *delivery.Project, m delivery.MergeRequest) (*compareView, error) {
+func (s *Server) ciCompare(project *delivery.Project, m delivery.MergeRequest) (*reportsView, error) {
 	if s.Pipelines == nil || project == nil || m.HeadSHA == "" {
 		return nil, nil
 	}
@@ -41,7 +41,7 @@ func (s *Server) ciCompare(project *delivery.Project, m delivery.MergeRequest) (
 	if err != nil || c.Empty() {
 		return nil, err
 	}
-	v := &compareView{Comparison: c, Link: projectPath(project.FullPath, "pipelines", strconv.FormatInt(c.Head, 10))}
+	v := &reportsView{Comparison: c, Link: projectPath(project.FullPath, "pipelines", strconv.FormatInt(c.Head, 10))}
 	if c.Coverage != nil {
 		v.Coverage = fmt.Sprintf("%.2f %%", *c.Coverage)
 		if c.BaseCoverage != nil {
@@ -49,15 +49,15 @@ func (s *Server) ciCompare(project *delivery.Project, m delivery.MergeRequest) (
 		}
 	}
 	if c.Tests != nil {
-		v.More = max(0, len(c.Tests.Broken)-compareShown)
+		v.More = max(0, len(c.Tests.Broken)-reportsShown)
 		c.Tests.Broken = c.Tests.Broken[:len(c.Tests.Broken)-v.More]
-		c.Tests.Failing = c.Tests.Failing[:min(len(c.Tests.Failing), compareShown)]
-		c.Tests.Good = c.Tests.Good[:min(len(c.Tests.Good), compareShown)]
+		c.Tests.Failing = c.Tests.Failing[:min(len(c.Tests.Failing), reportsShown)]
+		c.Tests.Good = c.Tests.Good[:min(len(c.Tests.Good), reportsShown)]
 	}
 	for _, f := range c.Findings {
-		one := compareFindings{FindingComparison: f, Name: findingNames[f.Kind], More: max(0, len(f.New)-compareShown)}
+		one := reportsFindings{FindingComparison: f, Name: findingNames[f.Kind], More: max(0, len(f.New)-reportsShown)}
 		one.New = one.New[:len(one.New)-one.More]
-		one.Gone = one.Gone[:min(len(one.Gone), compareShown)]
+		one.Gone = one.Gone[:min(len(one.Gone), reportsShown)]
 		v.Findings = append(v.Findings, one)
 	}
 	return v, nil
