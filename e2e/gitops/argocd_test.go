@@ -178,8 +178,8 @@ kind: ConfigMap
 metadata: {name: argocd-notifications-cm, namespace: argocd}
 data:
   service.webhook.hook: "url: http://%s\n"
-  template.synced: "webhook: {hook: {method: POST, path: /synced, body: '{{.app.metadata.name}} {{.app.status.operationState.phase}}'}}\n"
-  trigger.on-synced: "- {when: app.status.operationState.phase in ['Succeeded'], send: [synced], oncePer: app.status.operationState.syncResult.revision}\n"
+  template.synced: "webhook:\n  hook:\n    method: POST\n    path: /synced\n    body: '{{.app.metadata.name}} {{.app.status.operationState.phase}}'\n"
+  trigger.on-synced: "- when: app.status.operationState.phase in ['Succeeded']\n  send: [synced]\n  oncePer: app.status.operationState.syncResult.revision\n"
 `
 
 // Hooks run in their phase and waves in their order; ignored differences stay,
@@ -203,14 +203,17 @@ func (l *lab) testWaves(t *testing.T) {
 	l.push(t, "waves", map[string]string{"waves/all.yaml": waves})
 	i.RunInput(strings.ReplaceAll(wavesApplication, "REPO", l.repo), "kubectl", "apply", "-f", "-")
 	i.Eventually("the last phase", 40*time.Second, func() bool { return l.value("configmap", "waves", "after", "{.metadata.name}") != "" })
-	a, err := l.apps.Get(t.Context(), "waves")
-	if err != nil || a.Operation == nil {
-		t.Fatal(err)
-	}
 	order := map[string]int{}
-	for n, r := range a.Operation.Results {
-		order[r.Name] = n + 1
-	}
+	i.Eventually("the sync has succeeded", 30*time.Second, func() bool {
+		a, err := l.apps.Get(t.Context(), "waves")
+		if err != nil || a.Operation == nil || a.Operation.Phase != "Succeeded" {
+			return false
+		}
+		for n, r := range a.Operation.Results {
+			order[r.Name] = n + 1
+		}
+		return true
+	})
 	if order["before"] == 0 || order["before"] > order["first"] || order["first"] > order["second"] || order["second"] > order["after"] {
 		t.Errorf("the order is %v", order)
 	}
@@ -310,7 +313,7 @@ func (l *lab) testSignatures(t *testing.T) {
 	i.RunInput(fmt.Sprintf(signedProject, id, l.repo), "kubectl", "apply", "-f", "-")
 	i.Eventually("the unsigned commit is refused", 30*time.Second, func() bool {
 		a, err := l.apps.Get(t.Context(), "signed")
-		return err == nil && strings.Contains(a.Failed(), "not signed")
+		return err == nil && strings.Contains(a.Failed(), "Failed verifying revision")
 	})
 	if l.value("configmap", "signed", "a", "{.metadata.name}") != "" {
 		t.Error("an unsigned commit was synced")
@@ -337,7 +340,7 @@ func (l *lab) testCommandLine(t *testing.T) {
 		{"app set made --helm-set color=red", ""},
 		{"app sync made --dry-run", "dry run"},
 		{"app sync made", "made-web"},
-		{"app history made", "main"},
+		{"app history made", "REVISION"},
 		{"app wait made --health --timeout 30", "Healthy"},
 		{"app rollback made 0", "made-web"},
 		{"app delete made --yes --wait", "deleted"},
@@ -367,10 +370,10 @@ spec:
   goTemplate: true
   generators: [{list: {elements: [%s]}}]
   template:
-    metadata: {name: 'many-{{.n}}'}
+    metadata: {name: 'many-{{.number}}'}
     spec:
       project: default
-      source: {repoURL: %s, targetRevision: main, path: sets/one, kustomize: {namePrefix: 'n{{.n}}-'}}
+      source: {repoURL: %s, targetRevision: main, path: sets/one, kustomize: {namePrefix: 'n{{.number}}-'}}
       destination: {server: "https://kubernetes.default.svc", namespace: fifty}
       syncPolicy: {automated: {}, syncOptions: [CreateNamespace=true]}
 `
@@ -380,7 +383,7 @@ func (l *lab) testFifty(t *testing.T) {
 	i := l.With(t)
 	var elements []string
 	for n := range 50 {
-		elements = append(elements, fmt.Sprintf("{n: \"%d\"}", n))
+		elements = append(elements, fmt.Sprintf("{number: \"%d\"}", n))
 	}
 	start := time.Now()
 	i.RunInput(fmt.Sprintf(fifty, strings.Join(elements, ", "), l.repo), "kubectl", "apply", "-f", "-")

@@ -197,7 +197,11 @@ func (l *lab) testPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := dora.PostForm(l.URL+"/-/applications/sync/revert", url.Values{"id": {fmt.Sprint(a.History[1].ID)}})
+	if res, err := dora.PostForm(l.URL+"/-/applications/sync/revert", url.Values{"id": {fmt.Sprint(a.History[1].ID)}}); err != nil || res.StatusCode != http.StatusForbidden {
+		t.Errorf("a developer commits to the protected branch: %v %v", res, err)
+	}
+	l.person(t, "mona", 40)
+	res, err := l.browser(t, "mona").PostForm(l.URL+"/-/applications/sync/revert", url.Values{"id": {fmt.Sprint(a.History[1].ID)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +211,7 @@ func (l *lab) testPages(t *testing.T) {
 	}
 	i.Eventually("green again", 30*time.Second, func() bool { return l.value("configmap", "sync", "a", "{.data.value}") == "green" })
 	l.git(t, l.clone, "pull", "-q", "--ff-only", strings.Replace(l.repo, "://", "://root:"+l.token+"@", 1), "main")
-	if who := l.git(t, l.clone, "log", "-1", "--format=%an"); who != "dora" {
+	if who := l.git(t, l.clone, "log", "-1", "--format=%an"); who != "mona" {
 		t.Errorf("the revert commit is by %s", who)
 	}
 }
