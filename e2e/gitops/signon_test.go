@@ -175,14 +175,15 @@ func (l *lab) testPages(t *testing.T) {
 		a, err := l.apps.Get(t.Context(), "sync")
 		return err == nil && l.value("configmap", "sync", "a", "{.data.value}") == "grey" && len(a.History) > 1 && a.History[1].Revision == before
 	})
-	dora, gus := l.browser(t, "dora"), l.browser(t, "gus")
+	l.person(t, "mona", 40)
+	dora, gus, mona := l.browser(t, "dora"), l.browser(t, "gus"), l.browser(t, "mona")
 	if status, body := page(t, dora, l.URL+"/-/applications"); status != 200 || !strings.Contains(body, "/-/applications/sync") {
 		t.Errorf("the list: %d", status)
 	}
 	if status, _ := page(t, gus, l.URL+"/-/applications/sync"); status != http.StatusNotFound {
 		t.Errorf("a guest sees the application: %d", status)
 	}
-	status, body := page(t, dora, l.URL+"/-/applications/sync")
+	status, body := page(t, mona, l.URL+"/-/applications/sync")
 	for _, want := range []string{"Make it grey", "Revert to this", "resource?", "Synced"} {
 		if status != 200 || !strings.Contains(body, want) {
 			t.Errorf("the application's page (%d) lacks %q", status, want)
@@ -200,8 +201,7 @@ func (l *lab) testPages(t *testing.T) {
 	if res, err := dora.PostForm(l.URL+"/-/applications/sync/revert", url.Values{"id": {fmt.Sprint(a.History[1].ID)}}); err != nil || res.StatusCode != http.StatusForbidden {
 		t.Errorf("a developer commits to the protected branch: %v %v", res, err)
 	}
-	l.person(t, "mona", 40)
-	res, err := l.browser(t, "mona").PostForm(l.URL+"/-/applications/sync/revert", url.Values{"id": {fmt.Sprint(a.History[1].ID)}})
+	res, err := mona.PostForm(l.URL+"/-/applications/sync/revert", url.Values{"id": {fmt.Sprint(a.History[1].ID)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ type applicationView struct {
 	*gitops.Application
 	Project     *delivery.Project // the source on this platform, where the caller may see it
 	Act, Manage bool
+	MayRevert   bool // may push to the branch that is followed
 	Source      []sourceView
 	Now         revisionView // the commit compared with
 	Started     revisionView // the commit of the operation
@@ -78,6 +79,9 @@ func (s *Server) applicationPage(w http.ResponseWriter, r *Request) error {
 	v := applicationView{Application: a, Project: rights.Project, Act: rights.Act, Manage: rights.Manage, At: applicationPath(a.Name)}
 	v.conditions()
 	s.applicationCommits(r.Context(), &v)
+	if v.MayRevert, err = s.mayRevert(r, &v); err != nil {
+		return err
+	}
 	nodes, err := s.Operations.Server.Tree(r.Context(), a.Name)
 	if err != nil {
 		v.Problem = delivery.UserMessage(err)
@@ -170,6 +174,23 @@ func (s *Server) revision(ctx context.Context, v *applicationView, sha string) r
 	}
 	out.Commit, out.Link = &c, projectPath(v.Project.FullPath, "commit", sha)
 	return out
+}
+
+// mayRevert asks the forge whether the caller may push where a revert goes.
+func (s *Server) mayRevert(r *Request, v *applicationView) (bool, error) {
+	if v.Project == nil || !v.Act || !v.Automated.Enabled || len(v.Sources) != 1 {
+		return false, nil
+	}
+	ok, _, err := s.Forge.CanPush(r.Context(), r.Who, *v.Project, v.branch())
+	return ok, err
+}
+
+// branch is the one that the Application follows.
+func (v *applicationView) branch() string {
+	if ref := v.Sources[0].TargetRevision; ref != "" && ref != "HEAD" {
+		return strings.TrimPrefix(ref, "refs/heads/")
+	}
+	return v.Project.DefaultBranch
 }
 
 // applicationDiffs compares cluster and git as Argo CD does.

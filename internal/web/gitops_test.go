@@ -240,7 +240,8 @@ func TestApplicationActions(t *testing.T) {
 		return string(body)
 	}
 	s.has(s.page("dora", "/-/applications/hand"), "#history form", "Roll back")
-	s.has(s.page("dora", "/-/applications/shop"), "#history form", "Revert to this")
+	s.has(s.page("maya", "/-/applications/shop"), "#history form", "Revert to this")
+	s.count(s.page("dora", "/-/applications/shop"), "#history form", 0) // main is protected
 	s.has(s.page("dora", "/-/applications/shop/sync"), ".gitops-choice", "Deployment web")
 
 	s.post("dora", "/-/applications/shop/sync", "prune", "yes", "dry_run", "yes", "option", "ServerSideApply=true", "option", "Evil=true", "scope", "some", "resource", `{"group":"apps","kind":"Deployment","namespace":"shop","name":"web"}`)
@@ -254,8 +255,8 @@ func TestApplicationActions(t *testing.T) {
 	if got := operation("hand"); !strings.Contains(got, `"username":"@dora"`) {
 		t.Errorf("operation %s", got)
 	}
-	s.post("dora", "/-/applications/shop/revert", "id", "0")
-	if reverter.did != "dora shop" {
+	s.post("maya", "/-/applications/shop/revert", "id", "0")
+	if reverter.did != "maya shop" {
 		t.Errorf("reverted: %q", reverter.did)
 	}
 	for _, c := range []struct {
