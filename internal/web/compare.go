@@ -9,9 +9,9 @@ import (
 	"github.com/slipwayhq/slipway/internal/forge"
 )
 
-// compareView is the changes between two revisions: since they parted
+// revisionsView is the changes between two revisions: since they parted
 // (from...to), or all (from..to).
-type compareView struct {
+type revisionsView struct {
 	From, To string
 	Straight bool
 	Refs     []string
@@ -34,7 +34,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	ctx, p := r.Context(), r.Project
-	v := compareView{From: r.FormValue("from"), To: r.FormValue("to"), Straight: r.FormValue("straight") != ""}
+	v := revisionsView{From: r.FormValue("from"), To: r.FormValue("to"), Straight: r.FormValue("straight") != ""}
 	if from, to, ok := strings.Cut(r.PathValue("range"), "..."); ok {
 		v.From, v.To = from, to
 	} else if from, to, ok := strings.Cut(r.PathValue("range"), ".."); ok {
@@ -76,7 +76,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *Request) error {
 	return s.render(w, r, http.StatusOK, "compare", Page{Title: v.From + " … " + v.To, Active: "branches", Data: v})
 }
 
-func (s *Server) compare(w http.ResponseWriter, r *Request, v *compareView) error {
+func (s *Server) compare(w http.ResponseWriter, r *Request, v *revisionsView) error {
 	ctx, id := r.Context(), r.Project.ID
 	from, err := s.Forge.ResolveRef(ctx, id, v.From)
 	if err != nil {
