@@ -123,7 +123,7 @@ func (s *Store) DeleteMail(ctx context.Context, id int64) error {
 
 // MailLevel implements forge.Store.
 func (s *Store) MailLevel(ctx context.Context, userID int64) (string, error) {
-	return one(ctx, s.db, "Setting", `SELECT COALESCE(MAX(level), '') FROM notification_settings WHERE user_id = ?`, []any{userID}, func(r scanner) (level string, err error) {
+	return one(ctx, s.db, "Setting", `SELECT COALESCE(MAX(level), '') FROM notification_settings WHERE user_id = ?`, []any{userID}, func(r store.Row) (level string, err error) {
 		err = r.Scan(&level)
 		return level, err
 	})
