@@ -166,7 +166,7 @@ func (b *builder) addAuth(p parsedIngress) {
 		before = b.previous.creds[key]
 	}
 	switch {
-	case s == nil && b.in.pending[key]:
+	case s == nil && !b.in.listed[key]:
 		a.creds = before // not listed yet: as it was
 	case s == nil:
 		b.problem(p.key, fmt.Sprintf("%sauth-secret: Secret %s does not exist; nobody is let in until it does", annotationPrefix, a.secret))

@@ -73,12 +73,12 @@ func (n *named) follow(ctx context.Context, needs map[objectKey]bool) {
 func (n *named) add(in *inputs) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	in.pending = map[objectKey]bool{}
+	in.listed = map[objectKey]bool{}
 	for k, o := range n.objects {
 		if !o.informer.HasSynced() {
-			in.pending[k] = true
 			continue
 		}
+		in.listed[k] = true
 		// The selector is the server's to honour; a made-up one may not.
 		v, found, err := o.informer.GetStore().GetByKey(k.namespace + "/" + k.name)
 		if err != nil || !found {

@@ -65,6 +65,18 @@ func TestBasicAuth(t *testing.T) {
 	a.secret("users", map[string]string{"auth": "ann:" + string(hash) + "\nben:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM=\neve:$apr1$deadbeef$no\n"})
 	a.answers(c, url, 200, "Authorization", basic("ann", "open sesame"))
 	a.answers(c, url, 200, "Authorization", basic("ben", "foo"))
+	// A Secret that is there from the beginning is never told to be missing.
+	early := newApp(t)
+	early.secret("users", map[string]string{"auth": "ann:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM="})
+	addr := early.backend(echo)
+	early.service("web", nil, addr)
+	early.ingress("web", map[string]string{"auth-type": "basic", "auth-secret": "users"}, pathOption{path: "/", service: "web"})
+	early.waitEndpoints("web", addr)
+	early.answers(c, "http://"+early.host+"/", 200, "Authorization", basic("ann", "foo"))
+	events, err := shared.client.CoreV1().Events(early.ns).List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(events.Items) > 0 {
+		t.Errorf("events %v %v", events, err)
+	}
 	for _, wrong := range []string{basic("ann", "foo"), basic("nobody", "open sesame"), basic("ann", ""), "Bearer x", ""} {
 		if got := get(t, c, url, "Authorization", wrong); got.status != 401 {
 			t.Errorf("%q: %d", wrong, got.status)

@@ -31,8 +31,8 @@ type inputs struct {
 	ConfigMaps []*corev1.ConfigMap `json:"configMaps"`
 	// Revisions maps "namespace/pod" to the pod's template hash.
 	Revisions map[string]string `json:"revisions"`
-	// pending are the named objects that have not been listed yet.
-	pending map[objectKey]bool
+	// listed are the named objects of which it is known whether they exist.
+	listed map[objectKey]bool
 }
 
 // table is one immutable state of the routing. Requests read it without locks.
@@ -430,7 +430,7 @@ func (b *builder) addHeaders(p parsedIngress) {
 	b.needs[key] = true
 	i := slices.IndexFunc(b.in.ConfigMaps, func(c *corev1.ConfigMap) bool { return c.Namespace == key.namespace && c.Name == name })
 	if i < 0 {
-		if !b.in.pending[key] {
+		if b.in.listed[key] {
 			b.problem(p.key, fmt.Sprintf("%scustom-headers: ConfigMap %s does not exist", annotationPrefix, name))
 		}
 		return
