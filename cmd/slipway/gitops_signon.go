@@ -158,10 +158,16 @@ const (
 
 // followPolicy keeps Argo CD's policy as the Applications and projects are.
 func (p *platform) followPolicy(ctx context.Context) error {
+	var written string // while nothing else has passed since the last look
 	for {
-		changed := p.applications.Changed()
-		wait := policyEvery
-		if err := p.writePolicy(ctx); err != nil && ctx.Err() == nil {
+		changed, wait := p.applications.Changed(), policyEvery
+		policy, err := p.policy(ctx)
+		if err == nil && policy != "" && policy != written {
+			err = p.writePolicy(ctx, policy)
+		}
+		if err == nil {
+			written = policy
+		} else if ctx.Err() == nil {
 			p.log.Warn("Argo CD's policy was not written; trying again", "err", err)
 			wait = time.Second
 		}
@@ -169,6 +175,7 @@ func (p *platform) followPolicy(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
+			written = "" // somebody may have changed it
 		case <-changed:
 		}
 		select {
@@ -179,22 +186,30 @@ func (p *platform) followPolicy(ctx context.Context) error {
 	}
 }
 
-func (p *platform) writePolicy(ctx context.Context) error {
+// policy is what should be written; "" while the Applications are not known.
+func (p *platform) policy(ctx context.Context) (string, error) {
 	apps, fresh := p.applications.List()
 	if !fresh {
-		return nil
+		return "", nil
 	}
 	var failed error
+	known := map[string]bool{}
 	policy := gitops.Policy(p.ExternalURL, apps, func(path string) bool {
+		open, ok := known[path]
+		if ok {
+			return open
+		}
 		project, err := p.access.Project(ctx, path)
 		if err != nil && !delivery.IsNotFound(err) {
 			failed = err
 		}
-		return err == nil && project.Visibility != delivery.Private
+		known[path] = err == nil && project.Visibility != delivery.Private
+		return known[path]
 	})
-	if failed != nil {
-		return failed
-	}
+	return policy, failed
+}
+
+func (p *platform) writePolicy(ctx context.Context, policy string) error {
 	kube, err := p.clusterClient()
 	if err != nil {
 		return err
