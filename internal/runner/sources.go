@@ -371,7 +371,10 @@ func (s *sources) largeFiles(ctx context.Context) error {
 	}
 	endpoint := strings.TrimSuffix(withoutUser(s.job.spec.GitInfo.RepoURL), ".git") + ".git/info/lfs"
 	return s.job.environment.InNetwork(func() error {
-		return s.git(ctx, "-c", "lfs.url="+endpoint, "-c", "lfs.locksverify=false", "lfs", "pull")
+		// The host's configuration, which would name the filters, is not read;
+		// without them git-lfs leaves the files as they are.
+		return s.git(ctx, "-c", "lfs.url="+endpoint, "-c", "lfs.locksverify=false", "-c", "filter.lfs.clean=git-lfs clean -- %f",
+			"-c", "filter.lfs.smudge=git-lfs smudge -- %f", "-c", "filter.lfs.process=git-lfs filter-process", "-c", "filter.lfs.required=true", "lfs", "pull")
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the registry's storage
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -241,17 +242,36 @@ func (h *Host) Executor(t testing.TB, change func(*containerd.Config)) *containe
 // platform's cache would have it. It returns its host:port.
 func Registry(t testing.TB) string {
 	t.Helper()
+	return registry(t, Address(t), "", "")
+}
+
+// PrivateRegistry is one on this host's loopback that shows its images,
+// team/app:1 among them, to one user only.
+func PrivateRegistry(t testing.TB, user, password string) string {
+	t.Helper()
+	return registry(t, "127.0.0.1", user, password)
+}
+
+func registry(t testing.TB, ip, user, password string) string {
+	t.Helper()
 	config := &configuration.Configuration{Storage: configuration.Storage{
 		"filesystem": configuration.Parameters{"rootdirectory": t.TempDir()}, "delete": configuration.Parameters{"enabled": true}}}
 	config.Catalog.MaxEntries = 100
 	config.Log.Level, config.Log.AccessLog.Disabled = "error", true
 	logrus.SetLevel(logrus.FatalLevel) // the registry logs through the global logger
 	app := handlers.NewApp(context.Background(), config)
-	listener, err := net.Listen("tcp", Address(t)+":0")
+	listener, err := net.Listen("tcp", ip+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: app}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, _ := r.BasicAuth(); user != "" && (u != user || p != password) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		app.ServeHTTP(w, r)
+	})}
 	go func() { _ = server.Serve(listener) }() // ends with Close
 	t.Cleanup(func() { server.Close() })
 	address := listener.Addr().String()
@@ -275,9 +295,13 @@ func Registry(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.ParseReference(address+"/docker.io/library/debian:bookworm-slim", name.Insecure)
+	path, with := "/docker.io/library/debian:bookworm-slim", []remote.Option{}
+	if user != "" {
+		path, with = "/team/app:1", append(with, remote.WithAuth(&authn.Basic{Username: user, Password: password}))
+	}
+	ref, err := name.ParseReference(address+path, name.Insecure)
 	if err == nil {
-		err = remote.Write(ref, image)
+		err = remote.Write(ref, image, with...)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -98,15 +98,19 @@ func (p *puller) allowed(policies []string) error {
 	return nil
 }
 
+// labelPrivate marks images that were pulled with a job's credentials.
+const labelPrivate = "slipway.dev/pulled-with-credentials"
+
 // try gets the image under one policy. Whatever the policy, an image of the
-// platform's own registry is resolved with the job's credentials: that it lies
-// on this host does not make it everybody's.
+// platform's own registry, or one that some job's credentials were needed for,
+// is resolved with this job's: that it lies on this host does not make it
+// everybody's.
 func (p *puller) try(ctx context.Context, named reference.Named, shown, policy string) (client.Image, error) {
 	local, err := p.executor.client.GetImage(ctx, named.String())
 	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, fmt.Errorf("look up image: %w", err)
 	}
-	own := reference.Domain(named) == p.executor.config.Registry
+	own := reference.Domain(named) == p.executor.config.Registry || err == nil && local.Labels()[labelPrivate] != ""
 	switch {
 	case policy == pullNever && err != nil:
 		return nil, fmt.Errorf("the image is not present and the pull policy is %q", pullNever)
@@ -148,8 +152,17 @@ func (p *puller) pull(ctx context.Context, named reference.Named, shown string, 
 	if found, err := p.executor.client.GetImage(ctx, named.String()); err == nil && found.Target().Digest == descriptor.Digest {
 		return found, nil
 	}
-	return p.executor.client.Pull(ctx, named.String(), client.WithPullUnpack, client.WithPullSnapshotter(p.executor.config.Snapshotter),
-		client.WithResolver(resolver), client.WithPullLabel("io.cri-containerd.image", "managed"))
+	options := []client.RemoteOpt{client.WithPullUnpack, client.WithPullSnapshotter(p.executor.config.Snapshotter),
+		client.WithResolver(resolver), client.WithPullLabel("io.cri-containerd.image", "managed")}
+	if p.has(reference.Domain(named)) {
+		options = append(options, client.WithPullLabel(labelPrivate, "true"))
+	}
+	return p.executor.client.Pull(ctx, named.String(), options...)
+}
+
+// has reports whether the job has a credential for a registry.
+func (p *puller) has(domain string) bool {
+	return slices.ContainsFunc(p.credentials, func(c runner.RegistryCredential) bool { return c.Host == domain })
 }
 
 func (p *puller) resolver(ctx context.Context, named reference.Named) remotes.Resolver {
