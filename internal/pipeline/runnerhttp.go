@@ -153,11 +153,7 @@ func remoteIP(r *http.Request) string {
 }
 
 func (e *Engine) serveVerify(w http.ResponseWriter, r *http.Request) error {
-	b, err := readRunner(r)
-	if err != nil {
-		return err
-	}
-	runner, err := e.runnerOf(r.Context(), b.Token)
+	b, runner, err := e.readKnown(r)
 	if err != nil {
 		return err
 	}
@@ -206,12 +202,18 @@ func splitTags(list string) []string {
 	return out
 }
 
-func (e *Engine) serveUnregister(w http.ResponseWriter, r *http.Request) error {
+// readKnown reads a request of a runner that is registered.
+func (e *Engine) readKnown(r *http.Request) (runnerBody, *Runner, error) {
 	b, err := readRunner(r)
 	if err != nil {
-		return err
+		return b, nil, err
 	}
 	runner, err := e.runnerOf(r.Context(), b.Token)
+	return b, runner, err
+}
+
+func (e *Engine) serveUnregister(w http.ResponseWriter, r *http.Request) error {
+	_, runner, err := e.readKnown(r)
 	if err != nil {
 		return err
 	}
@@ -223,11 +225,7 @@ func (e *Engine) serveUnregister(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (e *Engine) serveDeleteManager(w http.ResponseWriter, r *http.Request) error {
-	b, err := readRunner(r)
-	if err != nil {
-		return err
-	}
-	runner, err := e.runnerOf(r.Context(), b.Token)
+	b, runner, err := e.readKnown(r)
 	if err != nil {
 		return err
 	}
@@ -242,11 +240,7 @@ func (e *Engine) serveDeleteManager(w http.ResponseWriter, r *http.Request) erro
 }
 
 func (e *Engine) serveResetToken(w http.ResponseWriter, r *http.Request) error {
-	b, err := readRunner(r)
-	if err != nil {
-		return err
-	}
-	runner, err := e.runnerOf(r.Context(), b.Token)
+	_, runner, err := e.readKnown(r)
 	if err != nil {
 		return err
 	}

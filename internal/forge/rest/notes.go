@@ -73,13 +73,9 @@ func (h *handlers) listNotes(w http.ResponseWriter, r *api.Request, m delivery.M
 	if err != nil {
 		return err
 	}
-	out := make([]map[string]any, 0, len(list))
-	for _, n := range list {
-		shape, err := h.noteShape(r, n)
-		if err != nil {
-			return err
-		}
-		out = append(out, shape)
+	out, err := shapes(r, list, h.noteShape)
+	if err != nil {
+		return err
 	}
 	return api.List(w, r, p, total, out)
 }
@@ -175,13 +171,9 @@ func (h *handlers) listDiscussions(w http.ResponseWriter, r *api.Request, m deli
 	if err != nil {
 		return err
 	}
-	out := make([]map[string]any, 0, len(all))
-	for _, notes := range all {
-		shape, err := h.discussionShape(r, notes)
-		if err != nil {
-			return err
-		}
-		out = append(out, shape)
+	out, err := shapes(r, all, h.discussionShape)
+	if err != nil {
+		return err
 	}
 	return paged(w, r, out)
 }
@@ -273,13 +265,9 @@ func (h *handlers) commitComments(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]map[string]any, 0, len(list))
-	for _, n := range list {
-		shape, err := h.commentShape(r, n)
-		if err != nil {
-			return err
-		}
-		out = append(out, shape)
+	out, err := shapes(r, list, h.commentShape)
+	if err != nil {
+		return err
 	}
 	return api.List(w, r, p, total, out)
 }

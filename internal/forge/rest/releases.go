@@ -70,13 +70,9 @@ func (h *handlers) listReleases(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]map[string]any, 0, len(list))
-	for _, v := range list {
-		shape, err := h.releaseShape(r, v)
-		if err != nil {
-			return err
-		}
-		out = append(out, shape)
+	out, err := shapes(r, list, h.releaseShape)
+	if err != nil {
+		return err
 	}
 	return api.List(w, r, p, total, out)
 }

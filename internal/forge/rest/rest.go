@@ -177,3 +177,16 @@ func parseTime(s string) time.Time {
 }
 
 func isTrue(s string) bool { return s == "true" || s == "1" || strings.EqualFold(s, "yes") }
+
+// shapes answers each of a list as the API shows it.
+func shapes[T any](r *api.Request, list []T, shape func(*api.Request, T) (map[string]any, error)) ([]map[string]any, error) {
+	out := make([]map[string]any, 0, len(list))
+	for _, v := range list {
+		one, err := shape(r, v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one)
+	}
+	return out, nil
+}

@@ -60,13 +60,9 @@ func (h *handlers) listTodos(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	out := make([]map[string]any, 0, len(list))
-	for _, t := range list {
-		shape, err := h.todoShape(r, t)
-		if err != nil {
-			return err
-		}
-		out = append(out, shape)
+	out, err := shapes(r, list, h.todoShape)
+	if err != nil {
+		return err
 	}
 	return api.List(w, r, p, total, out)
 }
