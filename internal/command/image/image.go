@@ -6,6 +6,7 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -281,6 +282,11 @@ func Push(ctx context.Context, client *rest.Client, path, image string) (string,
 	if err != nil {
 		return "", delivery.Errorf(delivery.Invalid, "%q is not an image name: %v", image, err)
 	}
+	path, done, err := unpacked(path)
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	push, err := source(path)
 	if err != nil {
 		return "", err
@@ -291,6 +297,40 @@ func Push(ctx context.Context, client *rest.Client, path, image string) (string,
 		return "", fmt.Errorf("push %s: %w", image, err)
 	}
 	return ref.Context().RepositoryStr() + "@" + digest.String(), nil
+}
+
+// unpacked returns the folder of an OCI layout that comes as one file, as
+// "slipway image bootstrap --output" and "skopeo copy oci-archive:" write it,
+// and anything else as it is. done removes what it made.
+func unpacked(path string) (folder string, done func(), err error) {
+	nothing := func() {}
+	file, err := os.Open(path)
+	if err != nil {
+		return path, nothing, nil //nolint:nilerr // source says what is wrong with it
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || info.IsDir() {
+		return path, nothing, err
+	}
+	for archive := tar.NewReader(file); ; {
+		header, err := archive.Next()
+		if err != nil {
+			return path, nothing, nil //nolint:nilerr // no layout; source says what is wrong with it
+		}
+		if strings.TrimPrefix(header.Name, "./") == "oci-layout" {
+			break
+		}
+	}
+	dir, err := os.MkdirTemp("", "slipway-image-")
+	if err != nil {
+		return "", nothing, fmt.Errorf("make folder: %w", err)
+	}
+	done = func() { _ = os.RemoveAll(dir) } // the system's own clean-up takes what is left
+	if err := unpackLayout(path, dir); err != nil {
+		done()
+		return "", nothing, delivery.Errorf(delivery.Invalid, "%s cannot be unpacked: %v", path, err)
+	}
+	return dir, done, nil
 }
 
 type pusher func(ref name.Reference, opts ...remote.Option) (v1.Hash, error)
