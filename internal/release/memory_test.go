@@ -142,4 +142,9 @@ func (m *memory) PutSettings(_ context.Context, projectID int64, v Settings) err
 	return nil
 }
 
-func (m *memory) DeleteProject(context.Context, int64) error { return nil }
+func (m *memory) DeleteProject(_ context.Context, id int64) error {
+	m.manifests = slices.DeleteFunc(m.manifests, func(x Manifest) bool { return x.ProjectID == id })
+	m.attempts = slices.DeleteFunc(m.attempts, func(x Attempt) bool { return x.ProjectID == id })
+	m.environments = slices.DeleteFunc(m.environments, func(x Environment) bool { return x.ProjectID == id })
+	return nil
+}

@@ -34,7 +34,11 @@ func (s *Service) RolloutChanged(ctx context.Context, r RolloutState, at time.Ti
 		}
 	}
 	last := newest(attempts)
-	if last == nil || last.Hash != r.CurrentHash || last.Result == Aborted && !r.Aborted && r.StableHash != r.CurrentHash {
+	again, err := s.again(ctx, last, r)
+	if err != nil {
+		return err
+	}
+	if last == nil || last.Hash != r.CurrentHash || again || last.Result == Aborted && !r.Aborted && r.StableHash != r.CurrentHash {
 		if last != nil && last.Result == "" {
 			last.Result, last.Ended = Replaced, pointer(at)
 			if err := s.store.PutAttempt(ctx, last, false); err != nil {
@@ -56,6 +60,24 @@ func (s *Service) RolloutChanged(ctx context.Context, r RolloutState, at time.Ti
 		}
 	}
 	return s.environment(ctx, r, attempts, at)
+}
+
+// missing is the phase of an attempt whose rollout was deleted.
+const missing = "Missing"
+
+// again reports whether a rollout of the same version is another one: it was
+// deleted and made anew, or its image belongs to a project only now, as that
+// was deleted and made anew.
+func (s *Service) again(ctx context.Context, last *Attempt, r RolloutState) (bool, error) {
+	if last == nil || last.Phase == missing {
+		return last != nil, nil
+	}
+	if last.ProjectID != 0 {
+		return false, nil
+	}
+	var found Attempt
+	err := s.source(ctx, &found, r.Images)
+	return found.ProjectID != 0, err
 }
 
 func newest(list []Attempt) *Attempt {
@@ -118,12 +140,22 @@ func (s *Service) environmentName(r RolloutState) string {
 	return r.Namespace
 }
 
-// byHash returns the newest attempt of a version, one that was promoted if
-// there is one.
+// byHash returns the newest attempt of a version, one whose project is known
+// and that was promoted if there is one.
 func byHash(list []Attempt, hash string) *Attempt {
+	worth := func(a *Attempt) int {
+		n := 0
+		if a.ProjectID != 0 {
+			n += 2
+		}
+		if a.Result == Promoted {
+			n++
+		}
+		return n
+	}
 	var found *Attempt
 	for i := range list {
-		if list[i].Hash == hash && hash != "" && (found == nil || found.Result != Promoted && list[i].Result == Promoted) {
+		if list[i].Hash == hash && hash != "" && (found == nil || worth(&list[i]) > worth(found)) {
 			found = &list[i]
 		}
 	}
@@ -218,16 +250,17 @@ func (s *Service) gone(ctx context.Context, r RolloutState, attempts []Attempt, 
 	}
 	if last.Result == "" {
 		last.Result, last.Ended = Withdrawn, pointer(at)
-		if err := s.store.PutAttempt(ctx, last, true); err != nil {
-			return err
-		}
+	}
+	last.Phase = missing
+	if err := s.store.PutAttempt(ctx, last, true); err != nil {
+		return err
 	}
 	if last.ProjectID == 0 {
 		return nil
 	}
 	return s.store.PutEnvironment(ctx, Environment{
 		Name: last.Environment, Namespace: r.Namespace, Rollout: r.Name, Application: last.Application, ProjectID: last.ProjectID,
-		Phase: "Missing", Gone: true, Updated: at.UTC(),
+		Phase: missing, Gone: true, Updated: at.UTC(),
 	})
 }
 

@@ -294,6 +294,35 @@ func TestABadCanaryTellsWhatFailedAndWhatThePlatformDid(t *testing.T) {
 	}
 }
 
+// TestTheSameVersionOfAProjectMadeAnew deletes a project with its deployment
+// and makes it again with the same content, so that digest and pod template
+// hash are those of before.
+func TestTheSameVersionOfAProjectMadeAnew(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.released("a", "Release 1.0.0", "")
+	w.must(w.store.DeleteProject(t.Context(), appProject))
+	known := w.images
+	w.images = map[string]string{} // the registry has deleted them
+	w.versions = []Version{{Number: 1, Hash: hash("a"), Images: []string{"registry.example/demo/shortener@" + digest("a")}, Created: w.at}}
+	w.rollout("a", "a", "Progressing", 3, 100) // its pods go
+	w.images, w.versions = known, nil
+	w.deploy("a")
+	w.application(w.head())
+	w.rollout("", "a", "Progressing", 0, 0)
+	w.says("a", Deploying, "")
+	w.rollout("a", "a", "Healthy", 3, 100)
+	w.says("a", Serving, "Serves 100 % of production.")
+
+	w.rollout("a", "a", "", 0, 0, func(r *RolloutState) { r.Gone = true })
+	w.rollout("", "a", "Progressing", 0, 0)
+	w.rollout("a", "a", "Healthy", 3, 100)
+	r := w.says("a", Serving, "Serves 100 % of production.")
+	if n := len(r.Environments[0].Attempts); n != 2 {
+		t.Errorf("%d attempts; the rollout was made twice", n)
+	}
+}
+
 func TestAFailedPipelineSaysWhichJob(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
