@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -89,33 +88,13 @@ func (p *platform) gitopsComponents(context.Context) ([]supervise.Component, err
 	}}, nil
 }
 
-// argoServices are the gRPC services of Argo CD's API, at their own paths.
-var argoServices = []string{
-	"account.AccountService", "application.ApplicationService", "applicationset.ApplicationSetService", "certificate.CertificateService",
-	"cluster.ClusterService", "gpgkey.GPGKeyService", "notification.NotificationService", "project.ProjectService",
-	"repocreds.RepoCredsService", "repository.RepositoryService", "session.SessionService", "cluster.SettingsService", "version.VersionService",
-}
-
 // routeArgo serves Argo CD's API through the gate: REST and gRPC-Web below
 // /argocd, and gRPC, for which the argocd program needs no flag.
 func (p *platform) routeArgo(address string) {
-	gate := func(transport http.RoundTripper) http.Handler {
-		proxy := &httputil.ReverseProxy{
-			Rewrite: func(r *httputil.ProxyRequest) {
-				r.SetURL(&url.URL{Scheme: "http", Host: address})
-				r.SetXForwarded()
-				r.Out.Host = r.In.Host
-			},
-			Transport:     transport,
-			FlushInterval: -1, // event streams
-			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
-				http.Error(w, "Argo CD does not answer; see: slipway status", http.StatusBadGateway)
-			},
-		}
-		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: proxy}
+	gate := func(grpc bool) http.Handler {
+		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: gitops.NewProxy(address, grpc)}
 	}
-	p.mux.Handle("/argocd/", gate(nil))
-	p.mux.HandleFunc("GET /-/analysis/error-logs", p.errorLogs)
+	p.mux.Handle("/argocd/", gate(false))
 	// Where Argo CD's own pages would be, as its program and notifications link to them.
 	p.mux.Handle("GET /argocd/{$}", http.RedirectHandler("/-/applications", http.StatusSeeOther))
 	page := func(w http.ResponseWriter, r *http.Request) {
@@ -123,10 +102,8 @@ func (p *platform) routeArgo(address string) {
 	}
 	p.mux.HandleFunc("GET /argocd/applications/{name}", page)
 	p.mux.HandleFunc("GET /argocd/applications/"+gitops.Namespace+"/{name}", page)
-	http2 := new(http.Protocols)
-	http2.SetUnencryptedHTTP2(true)
-	grpc := gate(&http.Transport{Protocols: http2, MaxIdleConns: 2})
-	for _, service := range argoServices {
+	grpc := gate(true)
+	for _, service := range gitops.Services {
 		p.mux.Handle("POST /"+service+"/", grpc)
 	}
 }
