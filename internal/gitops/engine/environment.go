@@ -36,6 +36,12 @@ fi
 printf '%s\n' "$out"
 `
 
+// gpgWrapper is the helper through which Argo CD lists keys. Its contract: print
+// what gpg says, and exit 0 also where gpg does not know the key.
+const gpgWrapper = `#!/bin/sh
+gpg "$@" 2>&1 || true
+`
+
 // setEnvironment prepares the process for Argo CD's code, which takes its
 // surroundings from the environment: a private home with the kubeconfig, a
 // private TMPDIR (its work trees), helpers in PATH. It must run before any
@@ -56,8 +62,10 @@ func setEnvironment(c *gitops.Config, f *folders) error {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(helpers, "git-verify-wrapper.sh"), []byte(verifyWrapper), 0o700); err != nil {
-		return err
+	for name, script := range map[string]string{"git-verify-wrapper.sh": verifyWrapper, "gpg-wrapper.sh": gpgWrapper} {
+		if err := os.WriteFile(filepath.Join(helpers, name), []byte(script), 0o700); err != nil {
+			return err
+		}
 	}
 	if err := f.prepare(); err != nil {
 		return err

@@ -28,6 +28,7 @@ type folders struct {
 	tls, ssh, gpg, keyring string
 
 	ready bool // the keyring has been made
+	stale bool // the keyring is not yet as the ConfigMap
 }
 
 func newFolders(c *gitops.Config) *folders {
@@ -88,10 +89,12 @@ func (f *folders) take(ctx context.Context, name string, data map[string]string)
 		return err
 	case common.ArgoCDGPGKeysConfigMapName:
 		changed, err := mirror(f.gpg, data)
-		if err != nil || !changed {
+		if err != nil || !changed && !f.stale {
 			return err
 		}
-		return f.updateKeyring(ctx)
+		err = f.updateKeyring(ctx)
+		f.stale = err != nil
+		return err
 	}
 	return nil
 }
