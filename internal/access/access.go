@@ -146,6 +146,7 @@ type Service struct {
 	throttle  *throttle
 	passwords *passwordCache
 	used      *lastUsed
+	avatars   avatars
 
 	jobMu     sync.RWMutex
 	jobTokens delivery.JobTokens
@@ -186,6 +187,7 @@ func New(o Options) *Service {
 	if s.lifetime == 0 {
 		s.lifetime = 14 * 24 * time.Hour
 	}
+	s.avatars.digest = map[avatarKey]string{}
 	s.throttle = newThrottle(s.now)
 	s.passwords = newPasswordCache(s.now)
 	s.used = &lastUsed{at: map[lastUsedKey]time.Time{}}

@@ -45,6 +45,7 @@ func (h *rest) users(rt *api.Router) {
 	rt.Handle("GET /user/keys/{key}", read, h.getOwnKey)
 	rt.Handle("POST /user/keys", api.Need{}, h.addOwnKey)
 	rt.Handle("DELETE /user/keys/{key}", api.Need{}, h.deleteOwnKey)
+	rt.Handle("PUT /user/avatar", api.Need{}, h.setOwnAvatar)
 	rt.Handle("GET /audit_events", admin, h.auditEvents)
 }
 
@@ -64,7 +65,15 @@ func (h *rest) user(u delivery.User) userJSON {
 	if u.Blocked {
 		state = "blocked"
 	}
-	return userJSON{ID: u.ID, Username: u.Username, Name: u.Name, State: state, WebURL: h.url + "/" + u.Username}
+	return userJSON{ID: u.ID, Username: u.Username, Name: u.Name, State: state, AvatarURL: h.avatar(UserAvatar, u.ID), WebURL: h.url + "/" + u.Username}
+}
+
+// avatar is the address of a picture, or null.
+func (h *rest) avatar(kind AvatarKind, id int64) any {
+	if path := h.s.AvatarPath(kind, id); path != "" {
+		return h.url + path
+	}
+	return nil
 }
 
 // accountJSON is what a user and administrators see.

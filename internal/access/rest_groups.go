@@ -18,6 +18,7 @@ func (h *rest) groups(rt *api.Router) {
 	rt.Handle("GET /groups/{group}", anyone, h.withGroup(0, h.getGroup))
 	rt.Handle("PUT /groups/{group}", api.Need{}, h.withGroup(delivery.Owner, h.updateGroup))
 	rt.Handle("DELETE /groups/{group}", api.Need{}, h.withGroup(delivery.Owner, h.deleteGroup))
+	rt.Handle("GET /groups/{group}/avatar", anyone, h.withGroup(0, h.groupAvatar))
 	rt.Handle("GET /groups/{group}/subgroups", anyone, h.withGroup(0, h.subgroups))
 	rt.Handle("GET /namespaces", api.Need{}, h.listNamespaces)
 	rt.Handle("GET /namespaces/{namespace}", api.Need{}, h.getNamespace)
@@ -61,7 +62,7 @@ type groupJSON struct {
 
 func (h *rest) group(g delivery.Group) groupJSON {
 	j := groupJSON{ID: g.ID, WebURL: h.url + "/groups/" + g.FullPath, Name: g.Name, Path: g.Path, Description: g.Description, Visibility: string(g.Visibility), FullName: g.FullPath, FullPath: g.FullPath,
-		CreatedAt: optional(g.CreatedAt), LFSEnabled: true, ProjectCreationLevel: "developer", SubgroupCreationLevel: "maintainer", SharedWithGroups: []any{}}
+		AvatarURL: h.avatar(GroupAvatar, g.ID), CreatedAt: optional(g.CreatedAt), LFSEnabled: true, ProjectCreationLevel: "developer", SubgroupCreationLevel: "maintainer", SharedWithGroups: []any{}}
 	if g.ParentID != 0 {
 		j.ParentID = g.ParentID
 	} else {
@@ -132,6 +133,9 @@ func (h *rest) getGroup(w http.ResponseWriter, r *api.Request, g delivery.Group,
 func (h *rest) updateGroup(w http.ResponseWriter, r *api.Request, g delivery.Group, _ delivery.Role) error {
 	var p groupParams
 	if err := api.Decode(r, &p); err != nil {
+		return err
+	}
+	if err := h.s.FormAvatar(r.Context(), r.Who, GroupAvatar, g.ID, r.Request); err != nil {
 		return err
 	}
 	g, err := h.s.UpdateGroup(r.Context(), r.Who, g, GroupChange{Path: p.Path, Name: p.Name, Description: p.Description, Visibility: p.Visibility})

@@ -18,6 +18,7 @@ type Store interface {
 	tokenStore
 	keyStore
 	gpgStore
+	avatarStore
 	projectStore
 	AddAudit(ctx context.Context, e AuditEvent) error
 	// AuditEvents lists newest first.

@@ -13,6 +13,7 @@ import (
 func (s *Server) forgeRoutes() {
 	s.profileRoutes()
 	s.groupRoutes()
+	s.avatarRoutes()
 	s.editRoutes()
 	s.requestRoutes()
 	s.forkRoutes()

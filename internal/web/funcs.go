@@ -28,6 +28,7 @@ func (s *Server) funcs() template.FuncMap {
 		},
 		"escapePath": escapePath,
 		"groupPath":  groupPath,
+		"avatarPath": s.avatarPath,
 		"pathEscape": url.PathEscape,
 		"archiveAction": func(archived bool) string {
 			if archived {

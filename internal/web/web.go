@@ -378,7 +378,7 @@ func scopeOf(who delivery.Identity, method string) error {
 // reserved are first path segments that no group or user can have.
 var reserved = map[string]bool{
 	"-": true, "users": true, "dashboard": true, "admin": true, "explore": true, "groups": true, "projects": true,
-	"search": true, "help": true, "profile": true, "api": true, "v2": true, "jwt": true, "prometheus": true, "loki": true, "argocd": true, "oauth": true,
+	"search": true, "help": true, "profile": true, "api": true, "v2": true, "jwt": true, "prometheus": true, "loki": true, "argocd": true, "uploads": true, "oauth": true,
 }
 
 // route sends a request to a global page or to a page of the project that its

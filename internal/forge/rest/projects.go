@@ -20,6 +20,9 @@ func (h *handlers) projects(rt *api.Router) {
 	rt.Handle("GET /projects/{project}", guest, h.getProject)
 	rt.Handle("PUT /projects/{project}", maintainer, h.updateProject)
 	rt.Handle("DELETE /projects/{project}", owner, h.deleteProject)
+	rt.Handle("GET /projects/{project}/avatar", guest, func(w http.ResponseWriter, r *api.Request) error {
+		return h.accounts.ServeProjectAvatar(w, r.Request, r.Project.ID)
+	})
 	rt.Handle("POST /projects/{project}/archive", owner, h.archiveProject(true))
 	rt.Handle("POST /projects/{project}/unarchive", owner, h.archiveProject(false))
 	rt.Handle("PUT /projects/{project}/transfer", owner, h.transferProject)
@@ -57,7 +60,7 @@ func (h *handlers) projectShape(r *api.Request, p delivery.Project, role deliver
 	out := map[string]any{
 		"id": p.ID, "description": p.Description, "name": p.Name, "name_with_namespace": p.Namespace.Name + " / " + p.Name, "path": p.Path, "path_with_namespace": p.FullPath,
 		"created_at": optional(p.CreatedAt), "updated_at": optional(p.LastActivity), "last_activity_at": optional(p.LastActivity), "default_branch": branch, "tag_list": []string{}, "topics": []string{},
-		"ssh_url_to_repo": h.f.SSHURL(p), "http_url_to_repo": h.f.HTTPURL(p), "web_url": web, "readme_url": nil, "avatar_url": nil, "forks_count": 0, "star_count": 0,
+		"ssh_url_to_repo": h.f.SSHURL(p), "http_url_to_repo": h.f.HTTPURL(p), "web_url": web, "readme_url": nil, "avatar_url": h.avatar("project", p.ID), "forks_count": 0, "star_count": 0,
 		"visibility": p.Visibility, "archived": p.Archived, "empty_repo": p.Empty, "creator_id": p.CreatorID,
 		"namespace": map[string]any{"id": p.Namespace.ID, "name": p.Namespace.Name, "path": p.Namespace.Path, "kind": p.Namespace.Kind, "full_path": p.Namespace.FullPath, "parent_id": nil, "avatar_url": nil, "web_url": h.url + "/" + p.Namespace.FullPath},
 	}
@@ -353,6 +356,9 @@ func (h *handlers) updateProject(w http.ResponseWriter, r *api.Request) error {
 	}
 	if (p.Path != nil || p.Visibility != nil || p.Archived != nil) && r.Role < delivery.Owner {
 		return forbidden()
+	}
+	if err := h.accounts.StoreProjectAvatar(r.Context(), r.Who, r.Project.ID, r.Request); err != nil {
+		return err
 	}
 	old, err := h.f.Settings(r.Context(), r.Project.ID)
 	if err != nil {

@@ -24,6 +24,15 @@ type Accounts interface {
 	UserByName(ctx context.Context, login string) (delivery.User, error)
 	VisibleGroup(ctx context.Context, who delivery.Identity, ref string) (delivery.Group, delivery.Role, error)
 	UserRole(ctx context.Context, u delivery.User, projectID int64) (delivery.Role, error)
+	Avatars
+}
+
+// Avatars keeps the pictures of users, groups and projects; the kind is one of
+// these words.
+type Avatars interface {
+	AvatarPathOf(kind string, id int64) string
+	StoreProjectAvatar(ctx context.Context, who delivery.Identity, projectID int64, r *http.Request) error
+	ServeProjectAvatar(w http.ResponseWriter, r *http.Request, projectID int64) error
 }
 
 // Version is what GET /version tells; clients choose features by it.
@@ -135,7 +144,15 @@ func (h *handlers) userShape(u delivery.User) *userJSON {
 	if u.Blocked {
 		state = "blocked"
 	}
-	return &userJSON{ID: u.ID, Username: u.Username, Name: u.Name, State: state, WebURL: h.url + "/" + u.Username}
+	return &userJSON{ID: u.ID, Username: u.Username, Name: u.Name, State: state, AvatarURL: h.avatar("user", u.ID), WebURL: h.url + "/" + u.Username}
+}
+
+// avatar is the address of a picture, or null.
+func (h *handlers) avatar(kind string, id int64) any {
+	if path := h.accounts.AvatarPathOf(kind, id); path != "" {
+		return h.url + path
+	}
+	return nil
 }
 
 // user looks a user up; one that is gone is shown as a ghost.

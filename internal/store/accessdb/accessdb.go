@@ -162,6 +162,9 @@ func (s *Store) DeleteUser(ctx context.Context, id int64) error {
 		if n > 0 {
 			return &delivery.Error{Kind: delivery.Conflict, Message: fmt.Sprintf("The user still owns %d projects.", n), Next: "Delete or transfer them first, or block the user."}
 		}
+		if _, err := t.Exec(`DELETE FROM avatars WHERE kind = 'user' AND owner_id = ?`, id); err != nil {
+			return fmt.Errorf("accessdb: delete user: %w", err)
+		}
 		if _, err := t.Exec(`DELETE FROM users WHERE id = ?`, id); err != nil {
 			return fmt.Errorf("accessdb: delete user: %w", err)
 		}

@@ -102,6 +102,10 @@ func (s *Store) DeleteGroup(ctx context.Context, id int64) error {
 		if n > 0 {
 			return &delivery.Error{Kind: delivery.Conflict, Message: fmt.Sprintf("The group still holds %d projects.", n), Next: "Delete or transfer them first."}
 		}
+		if _, err := t.Exec(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
+			DELETE FROM avatars WHERE kind = 'group' AND owner_id IN (SELECT id FROM below)`, id); err != nil {
+			return fmt.Errorf("accessdb: delete group: %w", err)
+		}
 		// The bots of group tokens live for their group only.
 		if _, err := t.Exec(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
 			DELETE FROM users WHERE bot = 1 AND id IN (SELECT user_id FROM tokens WHERE kind = 'group_access_token' AND group_id IN (SELECT id FROM below))`, id); err != nil {

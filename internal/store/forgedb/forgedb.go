@@ -210,6 +210,9 @@ func (s *Store) DeleteProject(ctx context.Context, id int64) error {
 		if _, err := t.Exec(`DELETE FROM users WHERE bot = 1 AND id IN (SELECT user_id FROM tokens WHERE project_id = ? AND kind = 'project_access_token')`, id); err != nil {
 			return fmt.Errorf("forgedb: delete project: %w", err)
 		}
+		if _, err := t.Exec(`DELETE FROM avatars WHERE kind = 'project' AND owner_id = ?`, id); err != nil {
+			return fmt.Errorf("forgedb: delete project: %w", err)
+		}
 		res, err := t.Exec(`DELETE FROM projects WHERE id = ?`, id)
 		if err != nil {
 			return fmt.Errorf("forgedb: delete project: %w", err)
