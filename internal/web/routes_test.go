@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/api"
@@ -59,7 +60,8 @@ type walk struct {
 
 // newWalk serves what the platform serves: pages, REST, git, LFS, registry.
 func newWalk(t *testing.T) *walk {
-	s := newSiteWith(t, func(d *web.Deps) { d.ExternalURL = "http://slipway.test" })
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // thousands of requests
+	s := openSite(t, ctx, cancel, func(d *web.Deps) { d.ExternalURL = "http://slipway.test" })
 	w := &walk{site: s}
 	log := slog.New(slog.DiscardHandler)
 	w.router = api.NewRouter(s.access, s.access, log)
