@@ -145,20 +145,33 @@ func Counts(findings []Finding) map[string]int {
 	return counts
 }
 
-// New returns the findings of report that base does not have: what a merge
-// request brings in.
+// New returns the findings that base does not have: what a merge request brings
+// in. A package's other version, and a line that moved, do not make an old
+// problem new; the same problem once more in one file does.
 func New(findings, base []Finding) []Finding {
-	have := map[string]bool{}
+	have := map[string]int{}
 	for _, f := range base {
-		have[f.Key()] = true
+		have[f.problem()]++
 	}
 	var out []Finding
 	for _, f := range findings {
-		if !have[f.Key()] {
-			out = append(out, f)
+		if have[f.problem()] > 0 {
+			if f.Kind != Vulnerability {
+				have[f.problem()]--
+			}
+			continue
 		}
+		out = append(out, f)
 	}
 	return out
+}
+
+// problem is Key without what changes while the problem stays.
+func (f Finding) problem() string {
+	if f.Kind == Vulnerability {
+		return string(f.Kind) + "|" + f.ID + "|" + f.Package
+	}
+	return string(f.Kind) + "|" + f.ID + "|" + f.Target
 }
 
 // CountsText writes counts for people: "1 critical, 3 high" or "nothing".

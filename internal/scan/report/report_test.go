@@ -193,3 +193,23 @@ func FuzzCheckPlainIgnores(f *testing.F) {
 	f.Add([]byte("# why\nCVE-1 exp:2027-01-01\n"))
 	f.Fuzz(func(t *testing.T, content []byte) { _ = CheckPlainIgnores("x", content) })
 }
+
+// TestNewAgainstABase: a package's new version with an old problem, and a line
+// that moved, bring nothing in; one more secret in a file does.
+func TestNewAgainstABase(t *testing.T) {
+	t.Parallel()
+	vulnerable := func(id, version string) Finding {
+		return Finding{Kind: Vulnerability, ID: id, Package: "libc6", Installed: version, Severity: Low}
+	}
+	secret := func(line int) Finding {
+		return Finding{Kind: Secret, ID: "token", Target: "app.env", Line: line, Severity: High}
+	}
+	base := []Finding{vulnerable("CVE-1", "1"), secret(3)}
+	got := New([]Finding{vulnerable("CVE-1", "2"), vulnerable("CVE-2", "2"), secret(7), secret(9)}, base)
+	if len(got) != 2 || got[0].ID != "CVE-2" || got[1].Line != 9 {
+		t.Errorf("new: %+v", got)
+	}
+	if gone := New(base, got); len(gone) != 1 || gone[0].ID != "CVE-1" {
+		t.Errorf("gone: %+v", gone)
+	}
+}
