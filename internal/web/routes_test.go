@@ -40,7 +40,6 @@ type visitor struct {
 	header string // and value: a program
 	value  string
 	role   delivery.Role
-	admin  bool
 }
 
 // anyRoute is a registered route with its class.
