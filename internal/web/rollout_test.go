@@ -170,3 +170,22 @@ func TestRolloutPage(t *testing.T) {
 		t.Error("the retry did nothing")
 	}
 }
+
+func TestReleaseSettings(t *testing.T) {
+	t.Parallel()
+	s, _, places := rolloutSite(t)
+	p := s.project("shop/cart", map[string]string{"a": "1"}, map[string]delivery.Role{"maya": delivery.Maintainer, "rita": delivery.Developer})
+	at := "/" + p.FullPath + "/-/settings/releases"
+	s.count(s.page("maya", at), "#releases input[name=auto_revert]:not([checked])", 1)
+	if got := s.status("rita", http.MethodGet, at, nil); got != http.StatusForbidden {
+		t.Errorf("a developer reads the settings: %d", got)
+	}
+	if got := s.status("rita", http.MethodPost, at, url.Values{"auto_revert": {"on"}}); got != http.StatusForbidden || places.on {
+		t.Errorf("a developer changes the settings: %d", got)
+	}
+	s.post("maya", at, "auto_revert", "on")
+	s.count(s.page("maya", at), "#releases input[name=auto_revert][checked]", 1)
+	if !places.on {
+		t.Error("not turned on")
+	}
+}
