@@ -254,6 +254,7 @@ metadata: {name: signed, namespace: argocd}
 spec:
   sourceRepos: ["*"]
   destinations: [{server: "*", namespace: "*"}]
+  clusterResourceWhitelist: [{group: "", kind: Namespace}]
   signatureKeys: [{keyID: %[1]s}]
 ---
 apiVersion: argoproj.io/v1alpha1
@@ -263,7 +264,10 @@ spec:
   project: signed
   source: {repoURL: %[2]s, targetRevision: main, path: signed}
   destination: {server: "https://kubernetes.default.svc", namespace: signed}
-  syncPolicy: {automated: {}, syncOptions: [CreateNamespace=true]}
+  syncPolicy:
+    automated: {}
+    syncOptions: [CreateNamespace=true]
+    retry: {limit: 5, refresh: true, backoff: {duration: 2s, factor: 1, maxDuration: 10s}}
 `
 
 // Where a project demands signatures, a commit without one is not synced, with
