@@ -40,7 +40,8 @@ func TestGitOps(t *testing.T) {
 	t.Run("signatures", l.testSignatures)
 	t.Run("command line", l.testCommandLine)
 	t.Run("fifty applications", l.testFifty)
-	l.push(t, "set 3", map[string]string{"sync/a.yaml": fmt.Sprintf(configMap, "a", "3")})
+	// The note makes it a commit also when a subset is run and the value is there.
+	l.push(t, "set 3", map[string]string{"sync/a.yaml": fmt.Sprintf(configMap, "a", "3"), "note.txt": "before drift\n"})
 	t.Run("drift", l.testDrift)
 	t.Run("prune", l.testPrune)
 	t.Run("broken manifest", l.testBroken)
