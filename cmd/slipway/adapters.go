@@ -58,6 +58,16 @@ func (a projectsForPipelines) RoleIn(ctx context.Context, userID, projectID int6
 	return a.access.UserRole(ctx, u, projectID)
 }
 
+// JobRoleIn implements pipeline.Projects.
+func (a projectsForPipelines) JobRoleIn(ctx context.Context, userID, jobProjectID, projectID int64) (delivery.Role, error) {
+	u, err := a.access.User(ctx, userID)
+	if err != nil {
+		return delivery.NoAccess, err
+	}
+	who := delivery.Identity{Kind: delivery.JobToken, User: &u, Name: u.Username, ProjectID: jobProjectID}
+	return a.access.RoleIn(ctx, who, delivery.Project{ID: projectID})
+}
+
 // User implements pipeline.Users.
 func (a projectsForPipelines) User(ctx context.Context, id int64) (delivery.User, error) {
 	return a.access.User(ctx, id)

@@ -224,16 +224,29 @@ func (e *Engine) DownloadArtifact(ctx context.Context, jobID int64, token string
 	}); err != nil {
 		return delivery.ArtifactFile{}, err
 	}
-	if from.ProjectID != claim.ProjectID {
-		role, err := e.cfg.Projects.RoleIn(ctx, claim.UserID, from.ProjectID)
-		if err != nil {
-			return delivery.ArtifactFile{}, err
-		}
-		if role < delivery.Reporter {
-			return delivery.ArtifactFile{}, gone()
-		}
+	project, err := e.cfg.Projects.Project(ctx, from.ProjectID)
+	if err != nil {
+		return delivery.ArtifactFile{}, err
+	}
+	may, err := e.jobMayRead(ctx, claim.UserID, claim.ProjectID, project)
+	if err != nil {
+		return delivery.ArtifactFile{}, err
+	}
+	if !may {
+		return delivery.ArtifactFile{}, gone()
 	}
 	return e.OpenArtifact(ctx, jobID, "archive")
+}
+
+// jobMayRead reports whether a job may read a project's artifacts: those of its
+// own and of public projects, and of others that its user may read as Reporter
+// and that have the job's project on their job token allowlist.
+func (e *Engine) jobMayRead(ctx context.Context, userID, jobProjectID int64, project delivery.Project) (bool, error) {
+	if project.ID == jobProjectID || project.Visibility == delivery.Public {
+		return true, nil
+	}
+	role, err := e.cfg.Projects.JobRoleIn(ctx, userID, jobProjectID, project.ID)
+	return role >= delivery.Reporter, err
 }
 
 // OpenArtifact opens a job's artifact of a type; it is an error of kind

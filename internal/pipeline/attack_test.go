@@ -65,3 +65,32 @@ func TestAJobsTokenIsForThatJob(t *testing.T) {
 		t.Errorf("the victim's own trace: %d %v", code, err)
 	}
 }
+
+// A job reads another project's artifacts only where that project lets its
+// jobs in, whatever its user may do there.
+func TestArtifactsOfAnotherProject(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	w.create("victim: {script: x, artifacts: {paths: [a]}}")
+	victim := w.take()
+	if code, err := w.runner.Upload(w.ctx, victim, "archive", "zip", "artifacts.zip", []byte("any bytes")); err != nil || code != 201 {
+		t.Fatal(code, err)
+	}
+	w.end(victim, "success")
+
+	w.forge.AddProject(8, "group/other")
+	w.forge.Commit(8, "main", "change", map[string]string{".gitlab-ci.yml": "reader: {script: x}"})
+	if _, err := w.engine.Create(w.ctx, pipeline.Request{ProjectID: 8, UserID: 1, Ref: "main", Source: pipeline.SourceWeb}); err != nil {
+		t.Fatal(err)
+	}
+	reader := w.take()
+	if _, err := w.engine.DownloadArtifact(w.ctx, victim.ID, reader.Token); delivery.KindOf(err) != delivery.NotFound && delivery.KindOf(err) != delivery.Forbidden {
+		t.Errorf("a project that is not on the allowlist: %v", err)
+	}
+	w.forge.Allow(7, 8)
+	f, err := w.engine.DownloadArtifact(w.ctx, victim.ID, reader.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Body.Close()
+}

@@ -178,12 +178,12 @@ func (e *Engine) crossNeed(ctx context.Context, tx Tx, c *jobContext, n *gitlabc
 	if err != nil {
 		return Job{}, missing("needs:project %s was not found", expand(n.Project))
 	}
-	role, err := e.cfg.Projects.RoleIn(ctx, c.job.UserID, project.ID)
+	may, err := e.jobMayRead(ctx, c.job.UserID, c.job.ProjectID, project)
 	if err != nil {
 		return Job{}, err
 	}
-	if role < delivery.Reporter && project.Visibility != delivery.Public && project.ID != c.job.ProjectID {
-		return Job{}, missing("needs:project %s was not found", expand(n.Project))
+	if !may {
+		return Job{}, missing("needs:project %s was not found, or its job token allowlist does not name this project", expand(n.Project))
 	}
 	j, err := tx.LatestArtifactJob(project.ID, expand(n.Ref), expand(n.Job))
 	if delivery.IsNotFound(err) {

@@ -18,6 +18,10 @@ type Projects interface {
 	Ancestors(ctx context.Context, projectID int64) ([]delivery.Group, error)
 	// RoleIn returns the user's role in the project, Owner for administrators.
 	RoleIn(ctx context.Context, userID, projectID int64) (delivery.Role, error)
+	// JobRoleIn returns the role that a job of jobProjectID has in the project
+	// on behalf of its user: the user's, but NoAccess in another project whose
+	// job token allowlist does not name the job's.
+	JobRoleIn(ctx context.Context, userID, jobProjectID, projectID int64) (delivery.Role, error)
 }
 
 // Users finds accounts.

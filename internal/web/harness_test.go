@@ -353,6 +353,14 @@ func (a ciPorts) RoleIn(ctx context.Context, userID, projectID int64) (delivery.
 	}
 	return a.s.access.UserRole(ctx, u, projectID)
 }
+func (a ciPorts) JobRoleIn(ctx context.Context, userID, jobProjectID, projectID int64) (delivery.Role, error) {
+	u, err := a.s.access.User(ctx, userID)
+	if err != nil {
+		return 0, err
+	}
+	who := delivery.Identity{Kind: delivery.JobToken, User: &u, ProjectID: jobProjectID}
+	return a.s.access.RoleIn(ctx, who, delivery.Project{ID: projectID})
+}
 func (a ciPorts) User(ctx context.Context, id int64) (delivery.User, error) {
 	return a.s.access.User(ctx, id)
 }

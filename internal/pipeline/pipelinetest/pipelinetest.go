@@ -24,6 +24,7 @@ type Forge struct {
 	projects map[int64]*repo
 	users    map[int64]delivery.User
 	roles    map[[2]int64]delivery.Role // user, project
+	allowed  map[[2]int64]bool          // project, the project whose jobs it lets in
 	Merges   []delivery.MergeRequest
 	Releases []string
 	Pinned   map[string]string // full ref name -> commit, as SetRef left them
@@ -44,7 +45,7 @@ type commit struct {
 
 // NewForge returns a forge with user 1, an administrator named root.
 func NewForge() *Forge {
-	return &Forge{projects: map[int64]*repo{}, roles: map[[2]int64]delivery.Role{}, Pinned: map[string]string{},
+	return &Forge{projects: map[int64]*repo{}, roles: map[[2]int64]delivery.Role{}, allowed: map[[2]int64]bool{}, Pinned: map[string]string{},
 		users: map[int64]delivery.User{1: {ID: 1, Username: "root", Name: "Root", Email: "root@example.com", Admin: true}}}
 }
 
@@ -152,6 +153,25 @@ func (f *Forge) RoleIn(_ context.Context, userID, projectID int64) (delivery.Rol
 		return delivery.Owner, nil
 	}
 	return f.roles[[2]int64{userID, projectID}], nil
+}
+
+// JobRoleIn implements pipeline.Projects: Allow lets
+// others' jobs in.
+func (f *Forge) JobRoleIn(ctx context.Context, userID, jobProjectID, projectID int64) (delivery.Role, error) {
+	f.mu.Lock()
+	allowed := jobProjectID == projectID || f.allowed[[2]int64{projectID, jobProjectID}]
+	f.mu.Unlock()
+	if !allowed {
+		return delivery.NoAccess, nil
+	}
+	return f.RoleIn(ctx, userID, projectID)
+}
+
+// Allow puts a project on the job token allowlist of another.
+func (f *Forge) Allow(projectID, jobProjectID int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.allowed[[2]int64{projectID, jobProjectID}] = true
 }
 
 // User implements pipeline.Users.
