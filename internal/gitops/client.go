@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 )
 
 // Annotations and finalizers that Argo CD documents.
@@ -280,16 +280,5 @@ func (c *Client) patch(ctx context.Context, what, name string, change map[string
 
 // failed gives an error of the Kubernetes API its kind.
 func failed(op, name string, err error) error {
-	e := &delivery.Error{Op: "gitops: " + op, Err: err}
-	switch {
-	case apierrors.IsNotFound(err) && name != "":
-		e.Kind, e.Message = delivery.NotFound, fmt.Sprintf("There is no application %s.", name)
-	case apierrors.IsConflict(err):
-		e.Kind, e.Message, e.Next = delivery.Conflict, fmt.Sprintf("Application %s changed in the meantime.", name), "Try again."
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		e.Kind, e.Message = delivery.Invalid, err.Error()
-	default:
-		e.Kind, e.Message, e.Next = delivery.Unavailable, "The cluster does not answer.", "See `slipway status` for the cause."
-	}
-	return e
+	return kubewatch.Failed("gitops: "+op, "application", name, err)
 }

@@ -10,7 +10,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +20,7 @@ import (
 	"github.com/argoproj/argo-rollouts/pkg/apis/rollouts/v1alpha1"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 )
 
 // Resource is the Kubernetes resource of Rollouts.
@@ -366,16 +366,5 @@ func decode(u *unstructured.Unstructured) (*v1alpha1.Rollout, error) {
 
 // failed gives an error of the Kubernetes API its kind.
 func failed(op, name string, err error) error {
-	e := &delivery.Error{Op: "rollout: " + op, Err: err}
-	switch {
-	case apierrors.IsNotFound(err) && name != "":
-		e.Kind, e.Message = delivery.NotFound, fmt.Sprintf("There is no rollout %s.", name)
-	case apierrors.IsConflict(err):
-		e.Kind, e.Message, e.Next = delivery.Conflict, fmt.Sprintf("Rollout %s changed in the meantime.", name), "Try again."
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		e.Kind, e.Message = delivery.Invalid, err.Error()
-	default:
-		e.Kind, e.Message, e.Next = delivery.Unavailable, "The cluster does not answer.", "See `slipway status` for the cause."
-	}
-	return e
+	return kubewatch.Failed("rollout: "+op, "rollout", name, err)
 }
