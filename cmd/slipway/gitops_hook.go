@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
 
@@ -24,6 +26,8 @@ func (p *platform) gitopsHook(ctx context.Context) error {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}}}
+	var confirming sync.WaitGroup
+	defer confirming.Wait()
 	report := func(err error) { p.log.Warn("Argo CD was not told of a push; trying again", "err", err) }
 	return p.db.Consume(ctx, "gitops-push-hook", report, func(ctx context.Context, e delivery.Event) error {
 		if e.Kind != delivery.EventPushed {
@@ -37,9 +41,17 @@ func (p *platform) gitopsHook(ctx context.Context) error {
 		if !strings.HasPrefix(push.Ref, "refs/heads/") || push.After == delivery.ZeroSHA {
 			return nil
 		}
-		body, err := p.pushHookBody(ctx, e.ProjectID, push)
+		project, err := p.forge.Project(ctx, e.ProjectID)
 		if delivery.IsNotFound(err) {
 			return nil // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		// Argo CD skips Applications whose paths are not among the changed files.
+		body, _, err := p.forge.PushHook(ctx, project, push)
+		if delivery.IsNotFound(err) {
+			return nil
 		}
 		if err != nil {
 			return err
@@ -48,18 +60,45 @@ func (p *platform) gitopsHook(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return postHook(ctx, client, secret, body)
+		if err := postHook(ctx, client, secret, body); err != nil {
+			return err
+		}
+		confirming.Go(func() { p.confirmPush(ctx, project, push) })
+		return nil
 	})
 }
 
-func (p *platform) pushHookBody(ctx context.Context, projectID int64, push delivery.Pushed) ([]byte, error) {
-	project, err := p.forge.Project(ctx, projectID)
-	if err != nil {
-		return nil, err
+// confirmPush sees to it that the Applications that follow the branch have been
+// compared with the commit, and asks again for those that have not.
+func (p *platform) confirmPush(ctx context.Context, project delivery.Project, push delivery.Pushed) {
+	branch := strings.TrimPrefix(push.Ref, "refs/heads/")
+	pushed := gitops.Push{ForgeURL: p.ExternalURL, Project: project.FullPath, Branch: branch, Default: branch == project.DefaultBranch, Commit: push.After}
+	for _, wait := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 10 * time.Second} {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		apps, _ := p.applications.List()
+		behind := pushed.Behind(apps)
+		if len(behind) == 0 {
+			return
+		}
+		if head, err := p.forge.Branch(ctx, project, branch); err != nil || head.SHA != push.After {
+			return // a later push is told by itself
+		}
+		kube, err := p.clusterClient()
+		if err != nil {
+			p.log.Warn("Argo CD could not be asked again to look at a push", "project", project.FullPath, "err", err)
+			continue
+		}
+		for _, name := range behind {
+			p.log.Info("Argo CD has not looked at a push yet and is asked again", "application", name, "commit", push.After)
+			if err := gitops.NewClient(kube).RefreshPushed(ctx, name, push.After); err != nil && !delivery.IsNotFound(err) {
+				p.log.Warn("Argo CD could not be asked again to look at a push", "application", name, "err", err)
+			}
+		}
 	}
-	// Argo CD skips Applications whose paths are not among the changed files.
-	body, _, err := p.forge.PushHook(ctx, project, push)
-	return body, err
 }
 
 func postHook(ctx context.Context, client *http.Client, secret string, body []byte) error {

@@ -33,6 +33,9 @@ type Application struct {
 	// matter to the Application: the source's path, or what the annotation
 	// argocd.argoproj.io/manifest-generate-paths lists.
 	ManifestPaths []string
+	// ChoosesPaths: by that annotation; Argo CD leaves the Application alone
+	// when a push changes nothing there.
+	ChoosesPaths bool
 
 	Sync       Sync
 	Health     Health
@@ -70,6 +73,8 @@ type Automated struct {
 type Sync struct {
 	Status   string // Synced, OutOfSync, Unknown
 	Revision string // the commit compared with
+	// Revisions are those of each source, where there are several.
+	Revisions []string
 }
 
 // Health is the worst health of the Application's resources.
@@ -246,7 +251,7 @@ func decode(u *unstructured.Unstructured) (*Application, error) {
 		Name: u.GetName(), Namespace: u.GetNamespace(), Labels: u.GetLabels(), Project: r.Spec.Project,
 		Created: u.GetCreationTimestamp().Time, Deleting: u.GetDeletionTimestamp() != nil,
 		Sources: r.Spec.Sources, Destination: r.Spec.Destination,
-		Sync:   Sync{Status: r.Status.Sync.Status, Revision: first(r.Status.Sync.Revision, r.Status.Sync.Revisions)},
+		Sync:   Sync{Status: r.Status.Sync.Status, Revision: first(r.Status.Sync.Revision, r.Status.Sync.Revisions), Revisions: r.Status.Sync.Revisions},
 		Health: Health{r.Status.Health.Status, r.Status.Health.Message, parseTime(r.Status.Health.LastTransitionTime)},
 		Images: r.Status.Summary.Images, URLs: r.Status.Summary.ExternalURLs,
 	}
@@ -256,6 +261,7 @@ func decode(u *unstructured.Unstructured) (*Application, error) {
 	if p := r.Spec.SyncPolicy.Automated; p != nil && (p.Enabled == nil || *p.Enabled) {
 		a.Automated = Automated{Enabled: true, Prune: p.Prune, SelfHeal: p.SelfHeal}
 	}
+	a.ChoosesPaths = u.GetAnnotations()[pathsAnnotation] != ""
 	a.ManifestPaths = manifestPaths(a.Sources, u.GetAnnotations()[pathsAnnotation])
 	a.Operation = r.Status.OperationState.decode()
 	for _, s := range r.Status.Resources {
