@@ -3,11 +3,15 @@ package engine
 import (
 	"context"
 
+	log "github.com/sirupsen/logrus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	commitclient "github.com/argoproj/argo-cd/v3/commitserver/apiclient"
 	"github.com/argoproj/argo-cd/v3/controller"
 	"github.com/argoproj/argo-cd/v3/controller/sharding"
+	"github.com/argoproj/argo-cd/v3/pkg/apis/application/v1alpha1"
 	"github.com/argoproj/argo-cd/v3/pkg/ratelimiter"
 	"github.com/argoproj/argo-cd/v3/util/argo"
 	"github.com/argoproj/argo-cd/v3/util/argo/normalizers"
@@ -15,6 +19,36 @@ import (
 	kubeutil "github.com/argoproj/argo-cd/v3/util/kube"
 	"github.com/argoproj/argo-cd/v3/util/settings"
 )
+
+// compareUnfinished asks for a comparison of the Applications that are not
+// Synced. The controller keeps in memory only that it wants to compare after a
+// sync: a process that ends in between would leave the Application as it was
+// before the sync until the next regular comparison, minutes later.
+func (e *Engine) compareUnfinished(ctx context.Context) {
+	for _, namespace := range append([]string{Namespace}, e.params.namespaces...) {
+		client := e.apps.ArgoprojV1alpha1().Applications(namespace)
+		list, err := client.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			log.WithError(err).Warn("the Applications could not be listed to go on with what was under way")
+			continue
+		}
+		for i := range list.Items {
+			a := &list.Items[i]
+			if a.Status.Sync.Status == v1alpha1.SyncStatusCodeSynced && !finishedSince(a) {
+				continue
+			}
+			if _, err := argo.RefreshApp(client, a.Name, v1alpha1.RefreshTypeNormal, nil); err != nil && !apierrors.IsNotFound(err) {
+				log.WithError(err).WithField("application", a.Name).Warn("an Application could not be asked to be compared")
+			}
+		}
+	}
+}
+
+// finishedSince reports whether a sync ended after the last comparison.
+func finishedSince(a *v1alpha1.Application) bool {
+	op, compared := a.Status.OperationState, a.Status.ReconciledAt
+	return op != nil && op.FinishedAt != nil && (compared == nil || op.FinishedAt.After(compared.Time))
+}
 
 // runController runs the application controller until ctx ends.
 func (e *Engine) runController(ctx context.Context) error {
@@ -66,6 +100,7 @@ func (e *Engine) runController(ctx context.Context) error {
 	ms.Addr = loopbackAnyPort
 	e.metrics.put(ComponentController, ms.Handler)
 	e.reporter.Ready(ComponentController)
+	e.compareUnfinished(ctx)
 	c.Run(ctx, p.statusProcessors, p.opProcessors, 1)
 	if ctx.Err() == nil {
 		return errStopped
