@@ -30,22 +30,8 @@ func (p *platform) gitopsHook(ctx context.Context) error {
 	defer confirming.Wait()
 	report := func(err error) { p.log.Warn("Argo CD was not told of a push; trying again", "err", err) }
 	return p.db.Consume(ctx, "gitops-push-hook", report, func(ctx context.Context, e delivery.Event) error {
-		if e.Kind != delivery.EventPushed {
-			return nil
-		}
-		var push delivery.Pushed
-		if err := e.Decode(&push); err != nil {
-			p.log.Error("a push event cannot be read", "event", e.ID, "err", err)
-			return nil
-		}
-		if !strings.HasPrefix(push.Ref, "refs/heads/") || push.After == delivery.ZeroSHA {
-			return nil
-		}
-		project, err := p.forge.Project(ctx, e.ProjectID)
-		if delivery.IsNotFound(err) {
-			return nil // deleted meanwhile
-		}
-		if err != nil {
+		project, push, ok, err := p.branchPush(ctx, e)
+		if !ok {
 			return err
 		}
 		// Argo CD skips Applications whose paths are not among the changed files.
@@ -66,6 +52,27 @@ func (p *platform) gitopsHook(ctx context.Context) error {
 		confirming.Go(func() { p.confirmPush(ctx, project, push) })
 		return nil
 	})
+}
+
+// branchPush returns what an event pushed to a branch of a project; ok is false
+// where it tells of something else, of a deleted branch or project, or of a
+// failure.
+func (p *platform) branchPush(ctx context.Context, e delivery.Event) (project delivery.Project, push delivery.Pushed, ok bool, err error) {
+	if e.Kind != delivery.EventPushed {
+		return project, push, false, nil
+	}
+	if err := e.Decode(&push); err != nil {
+		p.log.Error("a push event cannot be read", "event", e.ID, "err", err)
+		return project, push, false, nil
+	}
+	if !strings.HasPrefix(push.Ref, "refs/heads/") || push.After == delivery.ZeroSHA {
+		return project, push, false, nil
+	}
+	project, err = p.forge.Project(ctx, e.ProjectID)
+	if delivery.IsNotFound(err) {
+		return project, push, false, nil // deleted meanwhile
+	}
+	return project, push, err == nil, err
 }
 
 // confirmPush sees to it that the Applications that follow the branch have been

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -22,22 +21,8 @@ func (p *platform) firstImages(ctx context.Context, e delivery.Event) error {
 	if e.Kind == delivery.EventProjectDeleted {
 		return p.displace(ctx, e.ProjectID)
 	}
-	if e.Kind != delivery.EventPushed {
-		return nil
-	}
-	var push delivery.Pushed
-	if err := e.Decode(&push); err != nil {
-		p.log.Error("a push event cannot be read", "event", e.ID, "err", err)
-		return nil
-	}
-	if !strings.HasPrefix(push.Ref, "refs/heads/") || push.After == delivery.ZeroSHA {
-		return nil
-	}
-	project, err := p.forge.Project(ctx, e.ProjectID)
-	if delivery.IsNotFound(err) {
-		return nil // deleted meanwhile
-	}
-	if err != nil {
+	project, push, ok, err := p.branchPush(ctx, e)
+	if !ok {
 		return err
 	}
 	kube, err := p.clusterClient()
