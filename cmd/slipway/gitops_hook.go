@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/gitops"
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
 
@@ -81,10 +82,8 @@ func (p *platform) confirmPush(ctx context.Context, project delivery.Project, pu
 	branch := strings.TrimPrefix(push.Ref, "refs/heads/")
 	pushed := gitops.Push{ForgeURL: p.ExternalURL, Project: project.FullPath, Branch: branch, Default: branch == project.DefaultBranch, Commit: push.After}
 	for _, wait := range []time.Duration{1500 * time.Millisecond, 3 * time.Second, 10 * time.Second} {
-		select {
-		case <-ctx.Done():
+		if kubewatch.Pause(ctx, wait) != nil {
 			return
-		case <-time.After(wait):
 		}
 		apps, _ := p.applications.List()
 		behind := pushed.Behind(apps)

@@ -126,10 +126,10 @@ func (s *Service) optionChange(ctx context.Context, m delivery.MergeRequest, get
 	}
 	labels := slices.Clone(m.Labels)
 	if v, ok := get("label"); ok {
-		labels = append(labels, missing(strings.Split(v, "\n"), labels)...)
+		labels = append(labels, Without(strings.Split(v, "\n"), labels)...)
 	}
 	if v, ok := get("unlabel"); ok {
-		labels = missing(labels, strings.Split(v, "\n"))
+		labels = Without(labels, strings.Split(v, "\n"))
 	}
 	c.Labels = &labels
 	assignees := slices.Clone(m.AssigneeIDs)
@@ -146,7 +146,7 @@ func (s *Service) optionChange(ctx context.Context, m delivery.MergeRequest, get
 			if err != nil {
 				return c, err
 			}
-			assignees = missing(assignees, []int64{u.ID})
+			assignees = Without(assignees, []int64{u.ID})
 			if name == "assign" {
 				assignees = append(assignees, u.ID)
 			}

@@ -107,9 +107,9 @@ func labelsAfter(have []string, a noteAction) *[]string {
 	case a.name == "relabel":
 		out = append(out, named...)
 	case a.name == "label":
-		out = append(append(out, have...), missing(named, have)...)
+		out = append(append(out, have...), Without(named, have)...)
 	case len(named) > 0: // /unlabel alone removes all
-		out = append(out, missing(have, named)...)
+		out = append(out, Without(have, named)...)
 	}
 	return &out
 }
@@ -142,9 +142,9 @@ func (s *Service) givePeople(ctx context.Context, who delivery.Identity, p deliv
 	case !drop && len(ids) == 0:
 		return delivery.Errorf(delivery.Invalid, "it needs user names, such as @ann, or me")
 	case !drop:
-		out = append(append(out, list...), missing(ids, list)...)
+		out = append(append(out, list...), Without(ids, list)...)
 	case len(ids) > 0:
-		out = append(out, missing(list, ids)...)
+		out = append(out, Without(list, ids)...)
 	}
 	c := MergeRequestChange{AssigneeIDs: &out}
 	if review {

@@ -49,7 +49,7 @@ func (s *Service) noteChanges(ctx context.Context, before, m delivery.MergeReque
 		old, new       []int64
 		added, dropped string
 	}{{before.AssigneeIDs, m.AssigneeIDs, "assigned to %s", "unassigned %s"}, {before.ReviewerIDs, m.ReviewerIDs, "requested review from %s", "removed review request for %s"}} {
-		for format, ids := range map[string][]int64{list.added: missing(list.new, list.old), list.dropped: missing(list.old, list.new)} {
+		for format, ids := range map[string][]int64{list.added: Without(list.new, list.old), list.dropped: Without(list.old, list.new)} {
 			names, err := s.mentions(ctx, ids)
 			if err != nil {
 				return err
@@ -59,10 +59,10 @@ func (s *Service) noteChanges(ctx context.Context, before, m delivery.MergeReque
 			}
 		}
 	}
-	if l := missing(m.Labels, before.Labels); len(l) > 0 {
+	if l := Without(m.Labels, before.Labels); len(l) > 0 {
 		add("added the labels `%s`", strings.Join(l, "`, `"))
 	}
-	if l := missing(before.Labels, m.Labels); len(l) > 0 {
+	if l := Without(before.Labels, m.Labels); len(l) > 0 {
 		add("removed the labels `%s`", strings.Join(l, "`, `"))
 	}
 	switch {
@@ -87,10 +87,11 @@ func plainText(s string) string {
 	return strings.NewReplacer("*", `\*`, "_", `\_`, "`", "\\`", "[", `\[`, "<", "&lt;", "@", "@\u2060", "\n", " ").Replace(s)
 }
 
-func missing[T comparable](list, from []T) []T {
+// Without returns what of a list is not in another, in its order.
+func Without[T comparable](list, drop []T) []T {
 	var out []T
 	for _, v := range list {
-		if !slices.Contains(from, v) {
+		if !slices.Contains(drop, v) {
 			out = append(out, v)
 		}
 	}

@@ -44,7 +44,7 @@ type Follower[T any] struct {
 func (f *Follower[T]) Run(ctx context.Context) {
 	retry := f.Retry
 	if retry == nil {
-		retry = func(ctx context.Context) error { return pause(ctx, time.Second) }
+		retry = func(ctx context.Context) error { return Pause(ctx, time.Second) }
 	}
 	known := map[string]*T{}
 	for ctx.Err() == nil {
@@ -135,7 +135,8 @@ func (f *Follower[T]) forget(known map[string]*T, k string) {
 
 func key(u *unstructured.Unstructured) string { return u.GetNamespace() + "/" + u.GetName() }
 
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits, or returns the error of a context that ends before.
+func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

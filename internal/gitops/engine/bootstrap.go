@@ -20,6 +20,7 @@ import (
 	passwordutil "github.com/argoproj/argo-cd/v3/util/password"
 
 	"github.com/slipwayhq/slipway/internal/gitops"
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 	"github.com/slipwayhq/slipway/internal/manifest"
 )
 
@@ -78,14 +79,7 @@ func (b *bootstrap) run(ctx context.Context) error {
 
 // pause is the time between two looks at something that should happen soon.
 func pause(ctx context.Context) error {
-	t := time.NewTimer(100 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return kubewatch.Pause(ctx, 100*time.Millisecond)
 }
 
 func partOf() map[string]string { return map[string]string{"app.kubernetes.io/part-of": "argocd"} }

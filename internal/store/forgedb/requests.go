@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -103,23 +102,13 @@ func added(t *store.Tx, m delivery.MergeRequest, e *delivery.MergeRequestChanged
 	if err := t.QueryRow(`SELECT assignees, reviewers, description FROM merge_requests WHERE id = ?`, m.ID).Scan(&assignees, &reviewers, &description); err != nil {
 		return fmt.Errorf("forgedb: update merge request: %w", err)
 	}
-	e.Assignees, e.Reviewers = without(m.AssigneeIDs, splitIDs(assignees)), without(m.ReviewerIDs, splitIDs(reviewers))
+	e.Assignees, e.Reviewers = forge.Without(m.AssigneeIDs, splitIDs(assignees)), forge.Without(m.ReviewerIDs, splitIDs(reviewers))
 	if m.Description != description {
 		before, _ := forge.Mentions(description)
 		now, _ := forge.Mentions(m.Description)
-		e.Mentions = without(now, before)
+		e.Mentions = forge.Without(now, before)
 	}
 	return nil
-}
-
-func without[T comparable](list, drop []T) []T {
-	var out []T
-	for _, v := range list {
-		if !slices.Contains(drop, v) {
-			out = append(out, v)
-		}
-	}
-	return out
 }
 
 // SetMergeStatus implements forge.Store.
