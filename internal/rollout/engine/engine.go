@@ -30,6 +30,8 @@ import (
 	"github.com/argoproj/argo-rollouts/utils/defaults"
 	istioutil "github.com/argoproj/argo-rollouts/utils/istio"
 	"github.com/argoproj/argo-rollouts/utils/plugin"
+
+	"github.com/slipwayhq/slipway/internal/kubewatch"
 )
 
 // Options say where the engine works.
@@ -193,14 +195,7 @@ func (e *Engine) waitForKubernetes(ctx context.Context) error {
 
 // pause is the time between two looks at something that should happen soon.
 func pause(ctx context.Context) error {
-	t := time.NewTimer(100 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return kubewatch.Pause(ctx, 100*time.Millisecond)
 }
 
 // MetricsHandler serves the controllers' metrics; 503 until they run.
