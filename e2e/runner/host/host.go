@@ -27,6 +27,7 @@ import (
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // the registry's storage
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/sirupsen/logrus"
@@ -275,6 +276,24 @@ func registry(t testing.TB, ip, user, password string) string {
 	go func() { _ = server.Serve(listener) }() // ends with Close
 	t.Cleanup(func() { server.Close() })
 	address := listener.Addr().String()
+	image := Image(t)
+	path, with := "/docker.io/library/debian:bookworm-slim", []remote.Option{}
+	if user != "" {
+		path, with = "/team/app:1", append(with, remote.WithAuth(&authn.Basic{Username: user, Password: password}))
+	}
+	ref, err := name.ParseReference(address+path, name.Insecure)
+	if err == nil {
+		err = remote.Write(ref, image, with...)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+// Image is the base image.
+func Image(t testing.TB) v1.Image {
+	t.Helper()
 	archive, err := baseArchive(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -295,18 +314,7 @@ func registry(t testing.TB, ip, user, password string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, with := "/docker.io/library/debian:bookworm-slim", []remote.Option{}
-	if user != "" {
-		path, with = "/team/app:1", append(with, remote.WithAuth(&authn.Basic{Username: user, Password: password}))
-	}
-	ref, err := name.ParseReference(address+path, name.Insecure)
-	if err == nil {
-		err = remote.Write(ref, image, with...)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return address
+	return image
 }
 
 // Address is an address of this host that jobs can reach.
