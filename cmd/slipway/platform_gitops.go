@@ -95,6 +95,7 @@ func (p *platform) routeArgo(address string) {
 		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: gitops.NewProxy(address, grpc)}
 	}
 	p.mux.Handle("/argocd/", gate(false))
+	p.mux.HandleFunc("GET /-/analysis/error-logs", p.errorLogs)
 	// Where Argo CD's own pages would be, as its program and notifications link to them.
 	p.mux.Handle("GET /argocd/{$}", http.RedirectHandler("/-/applications", http.StatusSeeOther))
 	page := func(w http.ResponseWriter, r *http.Request) {
