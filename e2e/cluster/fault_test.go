@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/e2e/cluster/lab"
+	"github.com/slipwayhq/slipway/internal/node"
 )
 
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
@@ -162,7 +163,7 @@ func TestReboot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(t, unmountBelow(n.Config.DataDir))
+	must(t, node.Unmount(n.Config.DataDir))
 	must(t, n.Inside(func() error { return exec.Command("ip", "link", "delete", n.Config.Network.Bridge).Run() }))
 	must(t, os.WriteFile(filepath.Join(n.Config.DataDir, "containerd", "boot-id"), []byte("another boot\n"), 0o600))
 	must(t, n.Start(ctx))
@@ -170,21 +171,6 @@ func TestReboot(t *testing.T) {
 	kubectl(t, ctx, n, "wait", "--for=condition=Ready", "pod/store", "--timeout=90s")
 	kubectl(t, ctx, n, "rollout", "status", "deployment/hello", "--timeout=90s")
 	checkWorkload(t, ctx, n)
-}
-
-func unmountBelow(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if point := strings.Fields(line)[4]; strings.HasPrefix(point, dir+"/") {
-			if err := unix.Unmount(point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-				return fmt.Errorf("unmount %s: %w", point, err)
-			}
-		}
-	}
-	return nil
 }
 
 // TestFirewall runs a node behind a firewall that drops what it does not know.

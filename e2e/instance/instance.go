@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/slipwayhq/slipway/e2e/leftover"
 )
 
 // Instance is a running (or stopped) platform.
@@ -58,7 +60,8 @@ func Root(t *testing.T) string {
 
 // New prepares an instance without starting it. The name is at most 9 letters
 // and digits and unique among tests; number (0 to 63) selects its networks.
-// extra is YAML added to its configuration.
+// extra is YAML added to its configuration. What a killed run left is taken away
+// before.
 func New(t *testing.T, name string, number int, extra string) *Instance {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -68,7 +71,11 @@ func New(t *testing.T, name string, number int, extra string) *Instance {
 	if bin == "" {
 		bin = filepath.Join(Root(t), "bin")
 	}
-	if _, err := os.Stat(filepath.Join(bin, "slipway")); err != nil {
+	bin, err := filepath.EvalSymlinks(bin)
+	if err == nil {
+		_, err = os.Stat(filepath.Join(bin, "slipway"))
+	}
+	if err != nil {
 		t.Fatalf("the programs are not built: run `make build` first (%v)", err)
 	}
 	// The data directory is on the disk, not on a memory file system, and short
@@ -84,6 +91,11 @@ func New(t *testing.T, name string, number int, extra string) *Instance {
 	if err := os.WriteFile(i.Config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	release, err := leftover.Claim(t.Context(), leftover.Run{Dir: base, Bin: bin, Namespace: name,
+		Down: []string{filepath.Join(bin, "slipway"), "--config", i.Config, "down"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			i.dumpLogs()
@@ -95,6 +107,12 @@ func New(t *testing.T, name string, number int, extra string) *Instance {
 		}
 		if err := os.RemoveAll(base); err != nil {
 			t.Errorf("remove %s: %v", base, err)
+		}
+		if t.Failed() {
+			return // the next run looks for what may be left
+		}
+		if err := release(); err != nil {
+			t.Error(err)
 		}
 	})
 	return i

@@ -44,7 +44,15 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(dir) })
+	release, err := host.Claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(os.Remove(dir), release()); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=700m"); err != nil {
 		t.Skipf("cannot mount a file system: %v", err)
 	}

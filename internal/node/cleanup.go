@@ -45,13 +45,25 @@ func Cleanup(ctx context.Context, c Config, keepWorkloads bool) error {
 
 // unmountBelow detaches every mount below dir, the deepest first.
 func unmountBelow(dir string) error {
+	return unmount(dir, func(point string) bool { return point != dir })
+}
+
+// Unmount detaches every mount below dir, the deepest first, and what is
+// mounted on dir itself.
+func Unmount(dir string) error {
+	return unmount(dir, func(string) bool { return true })
+}
+
+func unmount(dir string, which func(point string) bool) error {
 	raw, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("list mounts: %w", err)
 	}
 	var failed []error
-	points := mountPoints(raw, dir)
-	for _, point := range slices.Backward(points) {
+	for _, point := range slices.Backward(mountPoints(raw, dir)) {
+		if !which(point) {
+			continue
+		}
 		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
 			failed = append(failed, fmt.Errorf("unmount %s: %w", point, err))
 		}
@@ -59,8 +71,8 @@ func unmountBelow(dir string) error {
 	return errors.Join(failed...)
 }
 
-// mountPoints returns the mount points strictly below dir in the order in
-// which they were mounted. mountinfo is in the format of proc(5).
+// mountPoints returns dir and the mount points below it, those of them that are
+// mount points, in the order in which they were mounted. mountinfo is in the format of proc(5).
 func mountPoints(mountinfo []byte, dir string) []string {
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	var points []string
@@ -70,7 +82,7 @@ func mountPoints(mountinfo []byte, dir string) []string {
 		if len(fields) < 5 {
 			continue
 		}
-		if point := unescape.Replace(fields[4]); strings.HasPrefix(point, strings.TrimSuffix(dir, "/")+"/") {
+		if point := unescape.Replace(fields[4]); point == dir || strings.HasPrefix(point, strings.TrimSuffix(dir, "/")+"/") {
 			points = append(points, point)
 		}
 	}

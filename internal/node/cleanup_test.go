@@ -20,7 +20,7 @@ func TestMountPoints(t *testing.T) {
 32 22 0:42 / /database rw - tmpfs tmpfs rw
 33 22 0:43 / /data rw - tmpfs tmpfs rw
 `
-	want := []string{"/data/containerd/state/a/rootfs", "/data/containerd/state/a/rootfs/with space"}
+	want := []string{"/data/containerd/state/a/rootfs", "/data/containerd/state/a/rootfs/with space", "/data"}
 	if got := mountPoints([]byte(mountinfo), "/data"); !slices.Equal(got, want) {
 		t.Errorf("mount points %q, want %q", got, want)
 	}

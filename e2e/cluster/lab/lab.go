@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/slipwayhq/slipway/e2e/leftover"
 	"github.com/slipwayhq/slipway/internal/node"
 )
 
@@ -38,6 +39,7 @@ const (
 type Node struct {
 	Config    node.Config
 	namespace namespace
+	release   func() error // of its record
 	running   map[string]*program
 }
 
@@ -85,6 +87,10 @@ func New(ctx context.Context, dir, name string) (*Node, error) {
 	if err := n.Config.SetDefaults(); err != nil {
 		return nil, err
 	}
+	n.release, err = leftover.Claim(ctx, leftover.Run{Dir: n.Config.DataDir, Bin: bin, Node: &n.Config, Namespace: n.namespace.name})
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Join(n.Config.DataDir, "logs"), 0o700); err != nil {
 		return nil, err
 	}
@@ -107,7 +113,7 @@ func (n *Node) Start(ctx context.Context) error {
 }
 
 // Inside calls f on a thread in the node's network namespace.
-func (n *Node) Inside(f func() error) error { return n.namespace.inside(f) }
+func (n *Node) Inside(f func() error) error { return leftover.Inside(n.namespace.name, f) }
 
 // Dial opens a connection from within the node's network namespace to a
 // literal address. It has the signature of http.Transport.DialContext.
@@ -366,5 +372,8 @@ func (n *Node) Destroy(ctx context.Context) error {
 		failed = errors.Join(failed, n.Kill(Cluster, Containerd),
 			n.Inside(func() error { return node.Cleanup(ctx, n.Config, false) }))
 	}
-	return errors.Join(failed, n.namespace.remove(ctx), os.RemoveAll(n.Config.DataDir))
+	if err := errors.Join(failed, n.namespace.remove(ctx), os.RemoveAll(n.Config.DataDir)); err != nil {
+		return err // the next run looks for what may be left
+	}
+	return n.release()
 }

@@ -8,10 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // namespace is a network namespace with a veth pair and NAT to the host.
@@ -63,27 +60,6 @@ func (n namespace) remove(ctx context.Context) error {
 		_ = run(ctx, "ip link delete "+n.veth())
 	}
 	return failed
-}
-
-// inside calls f on a thread in the namespace; programs f starts live there.
-func (n namespace) inside(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine.
-		runtime.LockOSThread()
-		file, err := os.Open(n.path())
-		if err != nil {
-			result <- fmt.Errorf("open network namespace: %w", err)
-			return
-		}
-		defer file.Close()
-		if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("enter network namespace %s: %w", n.name, err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }
 
 // run runs commands without quoting until one fails.

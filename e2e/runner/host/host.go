@@ -8,6 +8,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -32,6 +33,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/sirupsen/logrus"
 
+	"github.com/slipwayhq/slipway/e2e/leftover"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/imagebase"
 	"github.com/slipwayhq/slipway/internal/jobs"
@@ -86,7 +88,10 @@ func BinDir() string {
 	if dir := os.Getenv("SLIPWAY_BIN"); dir != "" {
 		return dir
 	}
-	dir, _ := filepath.Abs("../../bin")
+	dir, err := filepath.Abs("../../bin")
+	if err != nil {
+		return "" // no working directory: there are no programs either
+	}
 	return dir
 }
 
@@ -95,16 +100,39 @@ const AttachVariable = "SLIPWAY_TEST_HOST"
 
 func start() (*Host, error) {
 	if dir := os.Getenv(AttachVariable); dir != "" {
-		h := &Host{Dir: dir, Config: node.Config{Instance: "swr", DataDir: dir, BinDir: BinDir(), Node: node.NodeConfig{IP: "127.0.0.1"}}}
-		return h, h.Config.SetDefaults()
+		c, err := config(dir)
+		return &Host{Dir: dir, Config: c}, err
 	}
 	dir, err := os.MkdirTemp("", "sw-runner-")
 	if err != nil {
 		return nil, err
 	}
+	release, err := Claim(dir)
+	if err != nil {
+		return nil, err
+	}
 	h, err := startIn(dir)
+	if h != nil && h.stop != nil {
+		stop := h.stop
+		h.stop = func() { stop(); _ = release() } // what is left is taken away by the next run
+	}
 	started = h
 	return h, err
+}
+
+// Claim records dir and the node in it, so that the next run takes away what
+// this one leaves if it is killed, and takes away what earlier ones left.
+func Claim(dir string) (release func() error, err error) {
+	c, err := config(dir)
+	if err != nil {
+		return nil, err
+	}
+	return leftover.Claim(context.Background(), leftover.Run{Dir: dir, Bin: c.BinDir, Node: &c})
+}
+
+func config(dir string) (node.Config, error) {
+	c := node.Config{Instance: "swr", DataDir: dir, BinDir: BinDir(), Node: node.NodeConfig{IP: "127.0.0.1"}}
+	return c, c.SetDefaults()
 }
 
 // Start starts another containerd whose data folder is dir, until the test ends.
@@ -124,11 +152,11 @@ func Start(t testing.TB, dir string) *Host {
 // startIn starts containerd. It returns the host even with an error, when there
 // is something to stop.
 func startIn(dir string) (*Host, error) {
-	h := &Host{Dir: dir}
-	h.Config = node.Config{Instance: "swr", DataDir: dir, BinDir: BinDir(), Node: node.NodeConfig{IP: "127.0.0.1"}}
-	if err := h.Config.SetDefaults(); err != nil {
+	c, err := config(dir)
+	if err != nil {
 		return nil, err
 	}
+	h := &Host{Dir: dir, Config: c}
 	if _, err := node.WriteContainerd(h.Config); err != nil {
 		return nil, err
 	}
@@ -146,16 +174,18 @@ func startIn(dir string) (*Host, error) {
 	h.stop = func() {
 		_ = process.Process.Signal(os.Interrupt)
 		_ = process.Wait()
-		_ = exec.Command("sh", "-c", `grep " $1/" /proc/self/mounts | cut -d" " -f2 | sort -r | xargs -r umount -l; rm -rf "$1"`, "sh", dir).Run()
+		if err := errors.Join(node.Unmount(dir), os.RemoveAll(dir)); err != nil {
+			fmt.Fprintf(os.Stderr, "the test's containerd in %s is not all gone: %v\n", dir, err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	c, err := client.New(h.Config.ContainerdSocket, client.WithDefaultNamespace("slipway-jobs"), client.WithTimeout(30*time.Second))
+	connection, err := client.New(h.Config.ContainerdSocket, client.WithDefaultNamespace("slipway-jobs"), client.WithTimeout(30*time.Second))
 	if err != nil {
 		return h, fmt.Errorf("%w; log: %s", err, logOf(dir))
 	}
-	defer c.Close()
-	return h, importBase(ctx, c)
+	defer connection.Close()
+	return h, importBase(ctx, connection)
 }
 
 // ImportBase puts the base image into the jobs' namespace again.
