@@ -53,7 +53,8 @@ func TestBadAnnotationsNameThemselves(t *testing.T) {
 		{"configuration-snippet", "return 200;", "not supported by this ingress", false},
 		{"no-such-thing", "x", "not supported by this ingress", false},
 		{"whitelist-source-range", "10.0.0.0/99", "neither an address nor a CIDR range; the route is closed", true},
-		{"auth-url", "http://auth", "not supported by this ingress; the route is closed", true},
+		{"auth-url", "ldap://auth", "is not an http or https address; the route is closed", true},
+		{"auth-tls-verify-client", "maybe", "not one of on, off, optional, optional_no_ca; the route is closed", true},
 	} {
 		set, problems := parseAnnotations(map[string]string{annotationPrefix + c.name: c.value})
 		if len(problems) != 1 || !strings.Contains(problems[0], c.want) || !strings.HasPrefix(problems[0], annotationPrefix+c.name+": ") {

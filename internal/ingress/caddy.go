@@ -39,6 +39,7 @@ func (i *Ingress) registerModules() {
 		{"http.handlers", func() caddy.Module { return &handler{Ingress: i} }},
 		{"http.reverse_proxy.upstreams", func() caddy.Module { return &upstreams{Ingress: i} }},
 		{"tls.get_certificate", func() caddy.Module { return &certificateModule{Ingress: i} }},
+		{"tls.handshake_match", func() caddy.Module { return &handshakeModule{Ingress: i} }},
 		{"tls.permission", func() caddy.Module { return &permissionModule{Ingress: i} }},
 		{"caddy.logging.cores", func() caddy.Module { return &logModule{Ingress: i} }},
 	} {
@@ -134,7 +135,13 @@ func (i *Ingress) httpApp() object {
 	}
 	if i.cfg.HTTPSAddr != "" {
 		s := server(i.cfg.HTTPSAddr, "h1", "h2", "h3")
-		s["tls_connection_policies"] = []object{{}}
+		// Which hosts ask for a client's certificate changes with the table; it
+		// is verified for each request, whatever name the handshake had.
+		s["tls_connection_policies"] = []object{
+			{"match": object{i.id: object{}}, "client_authentication": object{"mode": "request"}},
+			{},
+		}
+		s["strict_sni_host"] = false
 		servers["https"] = s
 		app["https_port"] = portOf(i.cfg.HTTPSAddr)
 	}
@@ -156,6 +163,7 @@ type proxyKey struct {
 	protocol            protocol
 	connect, read, send time.Duration
 	vhost               string
+	ask                 bool // for the answer of an authentication service
 }
 
 // proxies holds Caddy's reverse proxy handlers, made when first needed and
@@ -173,8 +181,8 @@ func newProxies(i *Ingress) *proxies {
 	return p
 }
 
-func (p *proxies) get(ctx context.Context, set *settings) (*reverseproxy.Handler, error) {
-	k := proxyKey{protocol: set.protocol, connect: set.connectTimeout, read: set.readTimeout, send: set.sendTimeout}
+func (p *proxies) get(ctx context.Context, set *settings, ask bool) (*reverseproxy.Handler, error) {
+	k := proxyKey{protocol: set.protocol, connect: set.connectTimeout, read: set.readTimeout, send: set.sendTimeout, ask: ask}
 	if set.protocol == protoHTTPS || set.protocol == protoGRPCS {
 		k.vhost = set.upstreamVhost
 	}
@@ -227,7 +235,7 @@ func (p *proxies) config(k proxyKey) object {
 	default:
 		transport["versions"] = []string{"1.1"}
 	}
-	return object{
+	config := object{
 		"transport":         transport,
 		"dynamic_upstreams": object{"source": p.i.id},
 		"load_balancing": object{
@@ -240,6 +248,13 @@ func (p *proxies) config(k proxyKey) object {
 			"retry_match":  []object{{"method": []string{"GET", "HEAD", "OPTIONS"}}},
 		},
 	}
+	if k.ask { // status and headers are the answer; the body is not read
+		config["handle_response"] = []object{{"routes": []object{{"handle": []object{
+			{"handler": "copy_response_headers"},
+			{"handler": "static_response", "status_code": "{http.reverse_proxy.status_code}"},
+		}}}}}
+	}
+	return config
 }
 
 // tlsTransport does not verify backends, whose certificates are for the most
@@ -260,6 +275,7 @@ type attempt struct {
 	last    *endpoint
 	tried   []*endpoint
 	holdEnd time.Time // how long to wait for an endpoint
+	direct  *endpoint // the only address, outside of the cluster; nil for a backend's
 	problem string    // why there is no address, for the answer
 	hash    string    // chooses the endpoint where hashed is set
 	hashed  bool
@@ -291,11 +307,14 @@ func (u *upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 		changed := u.tableChanged()
 		now := time.Now()
 		be := u.table.Load().backends[a.key]
-		if be == nil {
+		if be == nil && a.direct == nil {
 			return nil, nil
 		}
 		e := a.bound
 		a.bound = nil
+		if a.direct != nil {
+			e = a.direct
+		}
 		if e == nil {
 			if a.hashed {
 				e = be.pickBy(a.hash, a.tried, now)
@@ -423,5 +442,6 @@ var (
 	_ caddyhttp.MiddlewareHandler        = (*handler)(nil)
 	_ reverseproxy.CachingUpstreamSource = (*upstreams)(nil)
 	_ caddytls.OnDemandPermission        = (*permissionModule)(nil)
+	_ caddytls.ConnectionMatcher         = (*handshakeModule)(nil)
 	_ zapcore.Core                       = (*logModule)(nil)
 )

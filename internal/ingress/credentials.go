@@ -60,7 +60,7 @@ func readCredentials(s *corev1.Secret, perUser bool) (*credentials, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Secret %s has no htpasswd file that can be read", s.Name)
 	}
-	c := &credentials{version: string(s.UID) + "/" + s.ResourceVersion, users: users, good: map[[32]byte]bool{}}
+	c := &credentials{version: secretVersion(s), users: users, good: map[[32]byte]bool{}}
 	_, _ = rand.Read(c.key[:]) // never fails: crypto/rand
 	if bad > 0 {
 		return c, fmt.Errorf("Secret %s has %d lines that are no user with a hash of bcrypt, MD5, SHA or crypt", s.Name, bad)
@@ -170,7 +170,7 @@ func (b *builder) addAuth(p parsedIngress) {
 		a.creds = before // not listed yet: as it was
 	case s == nil:
 		b.problem(p.key, fmt.Sprintf("%sauth-secret: Secret %s does not exist; nobody is let in until it does", annotationPrefix, a.secret))
-	case before != nil && before.version == string(s.UID)+"/"+s.ResourceVersion:
+	case before != nil && before.version == secretVersion(s):
 		a.creds = before
 	default:
 		c, err := readCredentials(s, a.users)

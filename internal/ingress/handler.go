@@ -121,16 +121,16 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 	if set.headers != nil {
 		rec.onHeader(func(header http.Header) { maps.Copy(header, set.headers) })
 	}
-	if h.early(route, rec, r) {
+	if h.early(t, route, rec, r) {
 		return
 	}
-	leave, ok := h.enter(route, rec, r)
+	leave, ok := h.enter(t, route, rec, r)
 	if !ok {
 		return
 	}
 	defer leave()
-	if set.auth != nil && seen != nil {
-		seen.user, _, _ = r.BasicAuth() // it was admitted
+	if seen != nil {
+		seen.user = rec.user
 	}
 	be, canary, bound := h.choose(route, r)
 	o.backend, o.canary = be, canary
@@ -146,7 +146,7 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 		return
 	}
 	prepare(route, r)
-	proxy, err := h.proxies.Load().get(r.Context(), set)
+	proxy, err := h.proxies.Load().get(r.Context(), set, false)
 	if err != nil {
 		h.log.Error("no reverse proxy", "ingress", route.ingress, "err", err)
 		refuse(rec, http.StatusInternalServerError, "The ingress cannot reach this application.")
@@ -154,7 +154,7 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 	}
 	a := &attempt{key: be.key, set: set, bound: bound}
 	if set.hashBy != nil {
-		a.hash, a.hashed = hashOf(set.hashBy, r), true
+		a.hash, a.hashed = set.hashBy.of(r), true
 	}
 	r = r.WithContext(context.WithValue(r.Context(), attemptKey{}, a))
 	if set.affinity != nil {
@@ -210,7 +210,7 @@ func (h *handler) failed(route *route, be *backend, a *attempt, rec *recorder, r
 
 // early answers what needs no backend: refused clients, redirects and
 // cross-origin preflights. It reports whether it did.
-func (h *handler) early(route *route, w http.ResponseWriter, r *http.Request) bool {
+func (h *handler) early(t *table, route *route, w http.ResponseWriter, r *http.Request) bool {
 	set := route.set
 	if set.denyAll {
 		refuse(w, http.StatusServiceUnavailable, "This route is closed: its Ingress has an annotation that cannot be honoured.")
@@ -233,6 +233,9 @@ func (h *handler) early(route *route, w http.ResponseWriter, r *http.Request) bo
 		http.Redirect(w, r, u.String(), http.StatusPermanentRedirect)
 		return true
 	}
+	if v := t.hosts[route.host]; v != nil && v.clients != nil && !h.certified(v.clients, w, r) {
+		return true
+	}
 	if set.redirect != "" {
 		to := strings.NewReplacer("$request_uri", r.URL.RequestURI(), "$host", hostname(r.Host), "$scheme", schemeOf(r)).Replace(set.redirect)
 		http.Redirect(w, r, to, set.redirectCode)
@@ -245,9 +248,10 @@ func (h *handler) early(route *route, w http.ResponseWriter, r *http.Request) bo
 	return set.cors != nil && set.cors.answer(w, r)
 }
 
-// enter admits a request by password and rate, or answers it. When it does,
-// the function returned must be called at the request's end.
-func (h *handler) enter(route *route, w http.ResponseWriter, r *http.Request) (leave func(), ok bool) {
+// enter admits a request by rate, password and the service of auth-url, or
+// answers it. When it does, the function returned must be called at the
+// request's end.
+func (h *handler) enter(t *table, route *route, w *recorder, r *http.Request) (leave func(), ok bool) {
 	set := route.set
 	addr := clientAddr(r)
 	if l := set.limits; l != nil && !slices.ContainsFunc(l.allow, func(p netip.Prefix) bool { return addr.IsValid() && p.Contains(addr) }) {
@@ -262,19 +266,49 @@ func (h *handler) enter(route *route, w http.ResponseWriter, r *http.Request) (l
 	} else {
 		leave = func() {}
 	}
-	byAddress := len(set.allow)+len(set.deny) > 0 && set.admits(addr)
-	switch {
-	case set.auth != nil && (set.satisfyAny && byAddress || set.auth.creds.admit(r)):
-	case set.auth != nil:
+	if !h.known(t, route, w, r) {
 		leave()
-		set.auth.ask(w)
-		return nil, false
-	case set.satisfyAny && !set.admits(addr):
-		leave()
-		refuse(w, http.StatusForbidden, "Your address may not use this route.")
 		return nil, false
 	}
 	return leave, true
+}
+
+// known admits a request by password and the service of auth-url, or answers
+// it. With satisfy: any one of these, or a source range, is enough.
+func (h *handler) known(t *table, route *route, w *recorder, r *http.Request) bool {
+	set := route.set
+	if set.satisfyAny && len(set.allow)+len(set.deny) > 0 && set.admits(clientAddr(r)) {
+		return true
+	}
+	password := set.auth != nil && set.auth.creds.admit(r)
+	if password {
+		w.user, _, _ = r.BasicAuth()
+	}
+	if password && set.satisfyAny {
+		return true
+	}
+	if set.external != nil && (set.auth == nil || password || set.satisfyAny) {
+		if r.Context().Value(askingKey{}) != nil {
+			refuse(w, http.StatusInternalServerError, "The address of auth-url asks that address itself: it needs an Ingress without auth-url.")
+			return false
+		}
+		v := h.ask(t, route, r)
+		if !v.permits() {
+			h.deny(route, v, w, r)
+			return false
+		}
+		set.external.admitted(v, w, r)
+		return true
+	}
+	switch {
+	case set.auth != nil && !password:
+		set.auth.ask(w)
+		return false
+	case set.auth == nil && set.satisfyAny && !set.admits(clientAddr(r)):
+		refuse(w, http.StatusForbidden, "Your address may not use this route.")
+		return false
+	}
+	return true
 }
 
 // redirectTo sends the client to the same path of another host, keeping the method.
@@ -339,6 +373,11 @@ func prepare(route *route, r *http.Request) {
 	if set.prefixHeader != "" {
 		r.Header.Set("X-Forwarded-Prefix", set.prefixHeader)
 	}
+	setClient(r)
+}
+
+// setClient sets the headers about the client that Caddy does not set itself.
+func setClient(r *http.Request) {
 	if a := clientAddr(r); a.IsValid() {
 		r.Header.Set("X-Real-Ip", a.String())
 	}
@@ -395,7 +434,7 @@ func expandGroups(target, src string, m []int) string {
 // clientAddr returns the client's address, which Caddy takes from
 // X-Forwarded-For only when a trusted proxy sent it.
 func clientAddr(r *http.Request) netip.Addr {
-	s, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	s := clientIP(r)
 	if s == "" {
 		s = hostname(r.RemoteAddr)
 	}
@@ -513,6 +552,7 @@ type recorder struct {
 	caddyhttp.ResponseWriterWrapper
 	status int
 	bytes  int64               // of the body
+	user   string              // who was admitted; empty when nobody asked
 	before []func(http.Header) // called once, before the final headers are written
 }
 

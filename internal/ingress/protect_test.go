@@ -32,6 +32,14 @@ func (a *app) secret(name string, data map[string]string) {
 	}
 }
 
+func (a *app) configMap(name string, data map[string]string) {
+	a.t.Helper()
+	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: name}, Data: data}
+	if _, err := shared.client.CoreV1().ConfigMaps(a.ns).Create(a.t.Context(), config, metav1.CreateOptions{}); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
 // answers waits until a request is answered with a status.
 func (a *app) answers(c *http.Client, url string, status int, header ...string) answer {
 	a.t.Helper()
@@ -175,7 +183,7 @@ func TestHashKeepsItsEndpoint(t *testing.T) {
 	}
 	r, _ := http.NewRequest("GET", "http://x/?id=7", nil)
 	r.Header.Set("X-Tenant", "t1")
-	if got := hashOf(set.hashBy, r); got != "t1-7" {
+	if got := set.hashBy.of(r); got != "t1-7" {
 		t.Errorf("hashed by %q", got)
 	}
 	for _, bad := range []string{"$nope", "${host", "constant"} {
@@ -188,10 +196,7 @@ func TestHashKeepsItsEndpoint(t *testing.T) {
 func TestCustomHeadersAndWWW(t *testing.T) {
 	t.Parallel()
 	a := newApp(t)
-	config := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "headers"}, Data: map[string]string{"X-Frame-Options": "DENY", "Content-Length": "1"}}
-	if _, err := shared.client.CoreV1().ConfigMaps(a.ns).Create(t.Context(), config, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	a.configMap("headers", map[string]string{"X-Frame-Options": "DENY", "Content-Length": "1"})
 	addr := a.backend(echo)
 	a.service("web", nil, addr)
 	a.ingress("web", map[string]string{"custom-headers": a.ns + "/headers", "from-to-www-redirect": "true"}, pathOption{path: "/", service: "web"})

@@ -48,6 +48,7 @@ type table struct {
 	www      map[string]string          // host that is redirected -> the one that is served
 	needs    map[objectKey]bool         // what annotations name
 	creds    map[objectKey]*credentials // users of Secrets
+	trusts   map[objectKey]*clientTrust // authorities of Secrets
 	maxBody  int64
 }
 
@@ -59,6 +60,8 @@ type vhost struct {
 	exact  map[string]*route
 	others []*route // prefixes and expressions, longest path first
 	tls    bool     // an Ingress lists the host under tls
+	// clients is what is asked of clients by certificate; nil for nothing.
+	clients *clientCerts
 }
 
 // route leads one path of one host to a backend.
@@ -145,6 +148,7 @@ func buildTable(in *inputs, opts tableOptions) *table {
 			www:      map[string]string{},
 			needs:    map[objectKey]bool{},
 			creds:    map[objectKey]*credentials{},
+			trusts:   map[objectKey]*clientTrust{},
 			maxBody:  opts.maxBody,
 		},
 		in:       in,
@@ -280,7 +284,8 @@ func (b *builder) addIngress(p parsedIngress) {
 	secured := map[string]bool{}
 	b.addTLS(p, secured)
 	b.addAuth(p)
-	b.addHeaders(p)
+	b.addExternal(p)
+	p.set.headers = b.headersFrom(p, "custom-headers", p.set.headersFrom)
 	var hosts []string
 	for _, rp := range paths {
 		if b.platform[rp.host] {
@@ -300,6 +305,7 @@ func (b *builder) addIngress(p parsedIngress) {
 			}
 		}
 	}
+	b.addClientCerts(p, append(hosts[:len(hosts):len(hosts)], set.serverAliases...))
 	if set.wwwRedirect {
 		for _, h := range hosts {
 			if bare, ok := strings.CutPrefix(h, "www."); ok {
@@ -413,17 +419,17 @@ func (b *builder) finish() {
 	b.counters.keep(b.used)
 }
 
-// addHeaders reads the response headers that an Ingress names by a ConfigMap.
-func (b *builder) addHeaders(p parsedIngress) {
-	name := p.set.headersFrom
+// headersFrom reads the headers that an annotation of an Ingress names by a
+// ConfigMap.
+func (b *builder) headersFrom(p parsedIngress, annotation, name string) http.Header {
 	if name == "" {
-		return
+		return nil
 	}
 	if namespace, rest, ok := strings.Cut(name, "/"); ok {
 		name = rest
 		if namespace != p.ing.Namespace {
-			b.problem(p.key, annotationPrefix+"custom-headers: a ConfigMap of another namespace is not allowed")
-			return
+			b.problem(p.key, annotationPrefix+annotation+": a ConfigMap of another namespace is not allowed")
+			return nil
 		}
 	}
 	key := objectKey{"ConfigMap", p.ing.Namespace, name}
@@ -431,19 +437,19 @@ func (b *builder) addHeaders(p parsedIngress) {
 	i := slices.IndexFunc(b.in.ConfigMaps, func(c *corev1.ConfigMap) bool { return c.Namespace == key.namespace && c.Name == name })
 	if i < 0 {
 		if b.in.listed[key] {
-			b.problem(p.key, fmt.Sprintf("%scustom-headers: ConfigMap %s does not exist", annotationPrefix, name))
+			b.problem(p.key, fmt.Sprintf("%s%s: ConfigMap %s does not exist", annotationPrefix, annotation, name))
 		}
-		return
+		return nil
 	}
 	headers := http.Header{}
 	for k, v := range b.in.ConfigMaps[i].Data {
 		if !httpguts.ValidHeaderFieldName(k) || !httpguts.ValidHeaderFieldValue(v) || slices.Contains(connectionHeaders, http.CanonicalHeaderKey(k)) {
-			b.problem(p.key, fmt.Sprintf("%scustom-headers: %q is not a header that can be set", annotationPrefix, k))
+			b.problem(p.key, fmt.Sprintf("%s%s: %q is not a header that can be set", annotationPrefix, annotation, k))
 			continue
 		}
 		headers.Set(k, v)
 	}
-	p.set.headers = headers
+	return headers
 }
 
 // connectionHeaders belong to the connection or to the body's form.
