@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -140,4 +141,45 @@ exec perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 7777, L
 	}
 	b.Cancel(victim.ID)
 	b.End(victim.ID)
+	t.Run("sources", func(t *testing.T) { attackSources(t, b) })
+}
+
+// saboteur is a service that waits for the job's repository and gives it
+// filters, hooks and attributes that run a command wherever git is run next.
+const saboteur = `while :; do for d in /builds/group/project/.git /builds/*/.git /builds/*/*/*/.git; do [ -f $d/config ] || continue
+printf '[filter "own"]\n\tsmudge = touch %s; cat\n\tclean = touch %s; cat\n[core]\n\tfsmonitor = touch %s\n\thooksPath = %s\n[include]\n\tpath = /builds/x\n' $0 $0 $0 /builds/hooks >> $d/config
+mkdir -p $d/info /builds/hooks; echo '* filter=own' > $d/info/attributes; printf '#!/bin/sh\ntouch %s\n' $0 > /builds/hooks/post-checkout; chmod +x /builds/hooks/post-checkout
+done; done 2>/dev/null`
+
+// attackSources has a service and a hook meddle with the checkout that the
+// runner makes on the host, and a script with what the runner reads afterwards.
+func attackSources(t *testing.T, b *runnertest.Bench) {
+	owned := filepath.Join(t.TempDir(), "owned")
+	for name, change := range map[string]func(*delivery.JobSpec){
+		"service": func(*delivery.JobSpec) {},
+		"service and hook": func(spec *delivery.JobSpec) { // a hook makes git start later
+			spec.Hooks = []delivery.JobHook{{Name: "pre_get_sources_script", Script: []string{"mkdir -p .git; sleep 0.3"}}}
+		},
+		"place of the checkout": func(spec *delivery.JobSpec) {
+			spec.Services[0].Entrypoint = []string{"bash", "-c", "while :; do rm -rf /builds/group; ln -sfn /etc /builds/group; rm -f /builds/group; mkdir -p /builds/group; done 2>/dev/null"}
+		},
+	} {
+		spec := b.Job("cat file.txt", "cat .git/config")
+		spec.Services = []delivery.JobImage{{Name: "debian:bookworm-slim", Alias: "saboteur", Entrypoint: []string{"bash", "-c", saboteur, owned}}}
+		change(spec)
+		job := b.Do(spec)
+		if name != "place of the checkout" && job.Status != "success" {
+			t.Errorf("%s: the job is %s:\n%s", name, job.Status, runnertest.Plain(job.Trace))
+		}
+		if _, err := os.Lstat(owned); err == nil {
+			t.Fatalf("%s: a command of the job ran on the host:\n%s", name, runnertest.Plain(job.Trace))
+		}
+	}
+	if _, err := os.Lstat("/etc/project"); err == nil {
+		t.Error("the sources were put into a folder of the host")
+	}
+	// A pipe in place of what the runner reads must not hold it up.
+	spec := b.Job("rm .git/index", "perl -MPOSIX -e 'mkfifo(\".git/index\", 0666) or die'", "echo x > new.txt")
+	spec.Artifacts = []delivery.JobArtifact{{Untracked: true, Type: "archive", Format: "zip"}}
+	check(t, b.Do(spec), "success", "untracked:")
 }

@@ -3,6 +3,7 @@ package runner
 import (
 	"archive/zip"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,13 +21,13 @@ const maxArchiveEntries = 2_000_000
 
 // writeZip stores the named files of root as a zip archive, as GitLab's
 // artifact archives are: folders, links and modes included.
-func writeZip(w io.Writer, root *os.Root, names []string) error {
+func writeZip(ctx context.Context, w io.Writer, root *os.Root, names []string) error {
 	archive := zip.NewWriter(w)
 	archive.RegisterCompressor(zip.Deflate, func(out io.Writer) (io.WriteCloser, error) {
 		return flate.NewWriter(out, flate.BestSpeed)
 	})
 	for _, name := range names {
-		if err := zipOne(archive, root, name); err != nil {
+		if err := zipOne(ctx, archive, root, name); err != nil {
 			return err
 		}
 	}
@@ -36,7 +37,7 @@ func writeZip(w io.Writer, root *os.Root, names []string) error {
 	return nil
 }
 
-func zipOne(archive *zip.Writer, root *os.Root, name string) error {
+func zipOne(ctx context.Context, archive *zip.Writer, root *os.Root, name string) error {
 	info, err := root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // gone since it was listed
@@ -72,7 +73,7 @@ func zipOne(archive *zip.Writer, root *os.Root, name string) error {
 	}
 	entry, err := archive.CreateHeader(header)
 	if err == nil && content != nil {
-		_, err = io.Copy(entry, content)
+		_, err = io.Copy(entry, until(ctx, content))
 	}
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", name, err)
@@ -95,7 +96,7 @@ func openRegular(root *os.Root, name string) (*os.File, error) {
 
 // writeGzip stores the files one after the other, each as a gzip member that
 // carries its name: the format of GitLab's reports.
-func writeGzip(w io.Writer, root *os.Root, names []string) error {
+func writeGzip(ctx context.Context, w io.Writer, root *os.Root, names []string) error {
 	for _, name := range names {
 		info, err := root.Lstat(name)
 		if err != nil || !info.Mode().IsRegular() {
@@ -107,7 +108,7 @@ func writeGzip(w io.Writer, root *os.Root, names []string) error {
 		}
 		member := gzip.NewWriter(w)
 		member.Name, member.Comment, member.ModTime = path.Base(name), name, info.ModTime()
-		_, err = io.Copy(member, file)
+		_, err = io.Copy(member, until(ctx, file))
 		if err := errors.Join(err, member.Close(), file.Close()); err != nil {
 			return fmt.Errorf("archive %s: %w", name, err)
 		}
@@ -116,7 +117,7 @@ func writeGzip(w io.Writer, root *os.Root, names []string) error {
 }
 
 // writeRaw stores one file as it is.
-func writeRaw(w io.Writer, root *os.Root, names []string) error {
+func writeRaw(ctx context.Context, w io.Writer, root *os.Root, names []string) error {
 	if len(names) > 1 {
 		return errors.New("only one file can be sent as raw")
 	}
@@ -125,7 +126,7 @@ func writeRaw(w io.Writer, root *os.Root, names []string) error {
 		if err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
-		_, err = io.Copy(w, file)
+		_, err = io.Copy(w, until(ctx, file))
 		if err := errors.Join(err, file.Close()); err != nil {
 			return fmt.Errorf("read %s: %w", name, err)
 		}
@@ -133,21 +134,41 @@ func writeRaw(w io.Writer, root *os.Root, names []string) error {
 	return nil
 }
 
+// until reads r until ctx ends. An archive of a few megabytes may unpack to
+// terabytes: the job's end, also for the space it takes, must end that.
+func until(ctx context.Context, r io.Reader) io.Reader { return &untilReader{ctx, r} }
+
+type untilReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read reads, or returns why the context ended.
+func (u *untilReader) Read(p []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.r.Read(p)
+}
+
 // extractZip unpacks an archive below root. Names that lead out of it are
 // refused; existing files are replaced.
-func extractZip(archive *zip.Reader, root *os.Root) error {
+func extractZip(ctx context.Context, archive *zip.Reader, root *os.Root) error {
 	if len(archive.File) > maxArchiveEntries {
 		return fmt.Errorf("the archive has %d entries, more than %d", len(archive.File), maxArchiveEntries)
 	}
 	for _, entry := range archive.File {
-		if err := extractOne(entry, root); err != nil {
+		if err := extractOne(ctx, entry, root); err != nil {
 			return fmt.Errorf("extract %q: %w", entry.Name, err)
 		}
 	}
 	return nil
 }
 
-func extractOne(entry *zip.File, root *os.Root) error {
+func extractOne(ctx context.Context, entry *zip.File, root *os.Root) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	name := path.Clean(entry.Name)
 	if !fs.ValidPath(name) {
 		return errors.New("the name leads out of the folder")
@@ -184,7 +205,7 @@ func extractOne(entry *zip.File, root *os.Root) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, content)
+	_, err = io.Copy(file, until(ctx, content))
 	if err := errors.Join(err, file.Chmod(mode.Perm()), file.Close()); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (j *job) downloadArtifact(ctx context.Context, d delivery.JobDependency) er
 		return fmt.Errorf("store artifact: %w", err)
 	}
 	defer func() { _ = errors.Join(file.Close(), os.Remove(file.Name())) }() // the job's folder goes away as a whole
-	size, err := io.Copy(file, artifact.Body)
+	size, err := io.Copy(file, until(ctx, artifact.Body))
 	if err != nil {
 		return fmt.Errorf("store artifact: %w", err)
 	}
@@ -66,7 +66,10 @@ func (j *job) downloadArtifact(ctx context.Context, d delivery.JobDependency) er
 	if err != nil {
 		return delivery.Errorf(delivery.Invalid, "the artifacts of %s are no zip archive: %w", d.Name, err)
 	}
-	if err := extractZip(archive, j.project); err != nil {
+	if err := extractZip(ctx, archive, j.project); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		return delivery.Errorf(delivery.Invalid, "%w", err)
 	}
 	return nil
@@ -102,7 +105,7 @@ func (j *job) uploadArtifact(ctx context.Context, a delivery.JobArtifact) error 
 		kind = "archive"
 	}
 	upload := delivery.ArtifactUpload{Type: kind, Format: format, ExpireIn: j.variables.Expand(a.ExpireIn)}
-	var write func(io.Writer, *os.Root, []string) error
+	var write func(context.Context, io.Writer, *os.Root, []string) error
 	name := artifactName(j.variables.Expand(a.Name))
 	switch format {
 	case "zip":
@@ -138,11 +141,11 @@ func (j *job) uploadArtifact(ctx context.Context, a delivery.JobArtifact) error 
 }
 
 // send streams an archive to the coordinator while it is written.
-func (j *job) send(ctx context.Context, upload delivery.ArtifactUpload, names []string, write func(io.Writer, *os.Root, []string) error) error {
+func (j *job) send(ctx context.Context, upload delivery.ArtifactUpload, names []string, write func(context.Context, io.Writer, *os.Root, []string) error) error {
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		err := write(writer, j.project, names)
+		err := write(ctx, writer, j.project, names)
 		writer.CloseWithError(err) // always nil
 		written <- err
 	}()

@@ -121,7 +121,7 @@ func (j *job) policy(cache delivery.JobCache) (string, error) {
 
 // restoreCaches runs the restore_cache stage. A cache that cannot be restored
 // does not fail the job.
-func (j *job) restoreCaches(_ context.Context) error {
+func (j *job) restoreCaches(ctx context.Context) error {
 	for _, cache := range j.spec.Cache {
 		keys := j.cacheKeys(cache)
 		if keys[0] == "" {
@@ -137,15 +137,18 @@ func (j *job) restoreCaches(_ context.Context) error {
 			continue
 		}
 		for _, key := range keys {
-			if key != "" && j.restoreCache(key) {
+			if key != "" && j.restoreCache(ctx, key) {
 				break
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 		}
 	}
 	return nil
 }
 
-func (j *job) restoreCache(key string) bool {
+func (j *job) restoreCache(ctx context.Context, key string) bool {
 	j.log.Notice("Checking cache for %s...", key)
 	file := j.runner.caches.file(j.spec.JobInfo.ProjectID, key)
 	archive, err := zip.OpenReader(file)
@@ -155,7 +158,7 @@ func (j *job) restoreCache(key string) bool {
 		return false
 	}
 	if err == nil {
-		err = extractZip(&archive.Reader, j.project)
+		err = extractZip(ctx, &archive.Reader, j.project)
 		err = errors.Join(err, archive.Close())
 	}
 	if err != nil {
@@ -172,7 +175,7 @@ func (j *job) restoreCache(key string) bool {
 }
 
 // saveCaches runs the archive_cache stage.
-func (j *job) saveCaches(_ context.Context, succeeded bool) error {
+func (j *job) saveCaches(ctx context.Context, succeeded bool) error {
 	for _, cache := range j.spec.Cache {
 		if !due(cache.When, succeeded) || len(cache.Paths) == 0 && !cache.Untracked {
 			continue
@@ -191,7 +194,10 @@ func (j *job) saveCaches(_ context.Context, succeeded bool) error {
 			continue
 		}
 		j.log.Notice("Creating cache %s...", key)
-		if err := j.saveCache(key, cache); err != nil {
+		if err := j.saveCache(ctx, key, cache); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			j.helper.warn("%v", err)
 			j.log.Warn("Failed to create cache")
 			continue
@@ -201,7 +207,7 @@ func (j *job) saveCaches(_ context.Context, succeeded bool) error {
 	return nil
 }
 
-func (j *job) saveCache(key string, cache delivery.JobCache) error {
+func (j *job) saveCache(ctx context.Context, key string, cache delivery.JobCache) error {
 	names := newCollection(j.project, j.projectDir, j.helper, nil).collect(j.expandAll(cache.Paths), cache.Untracked)
 	if len(names) == 0 {
 		j.helper.warn("No files to cache.")
@@ -216,7 +222,7 @@ func (j *job) saveCache(key string, cache delivery.JobCache) error {
 		return fmt.Errorf("save cache: %w", err)
 	}
 	defer os.Remove(file.Name()) // gone already when all went well
-	err = errors.Join(writeZip(file, j.project, names), file.Close())
+	err = errors.Join(writeZip(ctx, file, j.project, names), file.Close())
 	if err == nil {
 		err = os.Rename(file.Name(), target)
 	}

@@ -170,7 +170,7 @@ func (c *collection) untracked() {
 }
 
 func (c *collection) tracked() (map[string]bool, error) {
-	file, err := c.root.Open(".git/index")
+	file, err := openRegular(c.root, ".git/index")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.New("no git repository in the project folder")
 	}

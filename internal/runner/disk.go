@@ -147,8 +147,10 @@ func (j *job) used(ctx context.Context) int64 {
 // makeSpace removes the builds of a job that filled the disk; no process of the
 // job runs any more.
 func (j *job) makeSpace() {
-	if err := os.RemoveAll(filepath.Join(j.dir, "builds")); err != nil {
-		j.runner.logger.Error("remove builds of a job that filled the disk", "job", j.spec.ID, "error", err)
+	for _, dir := range []string{"builds", checkoutDir} {
+		if err := os.RemoveAll(filepath.Join(j.dir, dir)); err != nil {
+			j.runner.logger.Error("remove files of a job that filled the disk", "job", j.spec.ID, "error", err)
+		}
 	}
 	j.trace.revive()
 }

@@ -32,6 +32,7 @@ type job struct {
 	helper *helperLog
 
 	environment Environment
+	home        *os.Root // dir, of which containers see the builds folder only
 	builds      *os.Root // the builds folder on the host
 	project     *os.Root // the project folder on the host
 	projectDir  string   // the project folder as the job sees it
@@ -277,7 +278,7 @@ func (j *job) close(ctx context.Context) error {
 		j.environment = nil
 		j.mu.Unlock()
 	}
-	for _, root := range []*os.Root{j.project, j.builds} {
+	for _, root := range []*os.Root{j.project, j.builds, j.home} {
 		if root != nil {
 			errs = append(errs, root.Close())
 		}

@@ -76,11 +76,13 @@ func (j *job) tools(all []ToolMount) []ToolMount {
 
 // prepare makes the environment and opens the builds folder.
 func (j *job) prepare(ctx context.Context, request EnvironmentRequest) error {
-	root, err := os.OpenRoot(request.BuildsDir)
-	if err != nil {
+	var err error
+	if j.home, err = os.OpenRoot(j.dir); err != nil {
+		return fmt.Errorf("open job folder: %w", err)
+	}
+	if j.builds, err = os.OpenRoot(request.BuildsDir); err != nil {
 		return fmt.Errorf("open builds folder: %w", err)
 	}
-	j.builds = root
 	j.fetchEarly(ctx)
 	environment, err := j.runner.executor.Prepare(ctx, request)
 	if err != nil {

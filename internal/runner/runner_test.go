@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -197,7 +198,7 @@ func TestExtractStaysInItsFolder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := extractZip(reader, root); err == nil {
+		if err := extractZip(t.Context(), reader, root); err == nil {
 			t.Errorf("%v was extracted", names)
 		}
 		if err := root.Close(); err != nil {
@@ -206,6 +207,52 @@ func TestExtractStaysInItsFolder(t *testing.T) {
 		if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
 			t.Errorf("%v wrote outside: %v %v", names, left, err)
 		}
+	}
+}
+
+// TestExtractEndsWithItsJob: an archive that unpacks to far more than it is
+// must not go on when the job has ended for the space it takes.
+func TestExtractEndsWithItsJob(t *testing.T) {
+	t.Parallel()
+	var archive bytes.Buffer
+	w := zip.NewWriter(&archive)
+	entry, err := w.Create("large")
+	if err == nil {
+		_, err = entry.Write(make([]byte, 1<<20))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := zip.NewReader(bytes.NewReader(archive.Bytes()), int64(archive.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errDiskFull)
+	if err := extractZip(ctx, reader, root); !errors.Is(err, errDiskFull) {
+		t.Errorf("the archive was extracted: %v", err)
+	}
+	if _, err := io.Copy(io.Discard, until(ctx, strings.NewReader("more"))); !errors.Is(err, errDiskFull) {
+		t.Errorf("reading went on: %v", err)
+	}
+}
+
+func TestPathWriterShowsTheJobsPath(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	w := &pathWriter{w: &out, from: []byte("/var/lib/x/sources"), to: []byte("/builds/group/app")}
+	for _, piece := range []string{"Cloning into '/var/lib/x/sou", "rces/sub'...\n50%\r", "fatal: /var/lib/x/sources"} {
+		if _, err := w.Write([]byte(piece)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.flush(); err != nil || out.String() != "Cloning into '/builds/group/app/sub'...\n50%\rfatal: /builds/group/app" {
+		t.Errorf("%q, %v", out.String(), err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/go-git/go-git/v5/plumbing/format/index"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -36,13 +39,25 @@ const (
 )
 
 // sources checks out the job's commit into the project folder.
+//
+// git runs on the host, with the runner's rights, and obeys what it finds in a
+// repository: filters, attributes, links. Containers of the job that run
+// meanwhile, its services, see the builds folder. So git works in a folder that
+// only the host sees, and what it made is then moved into the builds folder;
+// after that git is not run on the host any more.
 type sources struct {
 	job      *job
-	root     *os.Root // the builds folder on the host
-	dir      string   // the project folder below root
+	root     *os.Root // the job's folder on the host, which no container sees
 	out      io.Writer
-	hostPath string
-	quiet    bool // ignored flags are not told: get_sources has done, or will do so
+	hostPath string // of the checkout while it is made
+	quiet    bool   // ignored flags are not told: get_sources has done, or will do so
+}
+
+// checkoutDir is where sources are made, below the job's folder.
+const checkoutDir = "sources"
+
+func (j *job) sources(out io.Writer, quiet bool) *sources {
+	return &sources{job: j, root: j.home, out: out, hostPath: filepath.Join(j.dir, checkoutDir), quiet: quiet}
 }
 
 // get runs the get_sources stage.
@@ -57,7 +72,7 @@ func (s *sources) get(ctx context.Context) error {
 	default:
 		return &JobError{Reason: ReasonConfiguration, Message: fmt.Sprintf("unknown GIT_STRATEGY %q: use fetch, clone, none or empty", strategy)}
 	}
-	if err := s.makeFolder(); err != nil {
+	if err := s.job.makeProjectFolder(); err != nil {
 		return err
 	}
 	if err := s.job.runHook(ctx, "pre_get_sources_script"); err != nil {
@@ -73,36 +88,14 @@ func (s *sources) get(ctx context.Context) error {
 		err = s.fetch(ctx)
 	}
 	if err == nil && strategy != gitNone && strategy != gitEmpty {
-		err = s.checkout(ctx)
+		if err = s.checkout(ctx); err == nil {
+			err = s.job.publishSources()
+		}
 	}
 	if err != nil {
 		return err
 	}
 	return s.job.runHook(ctx, "post_get_sources_script")
-}
-
-// makeFolder makes the project folder, open to every user of the job's image,
-// and refuses anything on the way that is not a folder.
-func (s *sources) makeFolder() error {
-	at := ""
-	for part := range strings.SplitSeq(s.dir, "/") {
-		at = path.Join(at, part)
-		if err := s.root.Mkdir(at, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
-			return fmt.Errorf("make build folder: %w", err)
-		}
-		info, err := s.root.Lstat(at)
-		if err != nil {
-			return fmt.Errorf("make build folder: %w", err)
-		}
-		if !info.IsDir() {
-			return &JobError{Reason: ReasonScript, Message: fmt.Sprintf("the build folder's part %q is not a folder", at)}
-		}
-		if err := s.root.Chmod(at, 0o777); err != nil {
-			return fmt.Errorf("make build folder: %w", err)
-		}
-	}
-	s.hostPath = filepath.Join(s.root.Name(), filepath.FromSlash(s.dir))
-	return nil
 }
 
 // fetch makes a fresh repository with the job's refs, straight from the
@@ -127,14 +120,6 @@ func (s *sources) fetch(ctx context.Context) error {
 			return early.err
 		}
 		// What went wrong is tried once more and shown.
-	}
-	// A pre_get_sources hook may have left a repository with hooks and
-	// configuration of its own; git must never see that on the host.
-	if err := s.makeFolder(); err != nil {
-		return err
-	}
-	if err := s.root.RemoveAll(path.Join(s.dir, ".git")); err != nil {
-		return fmt.Errorf("remove old repository: %w", err)
 	}
 	if err := s.init(ctx); err != nil {
 		return err
@@ -168,6 +153,16 @@ func (s *sources) fetchArguments(from string) []string {
 // init makes an empty repository with its remote. One of the usual format is
 // written as files, which spares a process (gitrepository-layout(5)).
 func (s *sources) init(ctx context.Context) error {
+	if err := s.root.RemoveAll(checkoutDir); err != nil { // of a first attempt
+		return fmt.Errorf("remove old repository: %w", err)
+	}
+	err := s.root.Mkdir(checkoutDir, 0o777)
+	if err == nil {
+		err = s.root.Chmod(checkoutDir, 0o777) // every user of the job's image may write
+	}
+	if err != nil {
+		return fmt.Errorf("make repository: %w", err)
+	}
 	format := s.job.spec.GitInfo.ObjectFormat
 	if format != "" && format != "sha1" {
 		if err := s.git(ctx, "init", "--quiet", "--template=", "--initial-branch=none", "--object-format="+format, "."); err != nil {
@@ -175,7 +170,7 @@ func (s *sources) init(ctx context.Context) error {
 		}
 		return s.writeRemote()
 	}
-	dir := path.Join(s.dir, ".git")
+	dir := path.Join(checkoutDir, ".git")
 	for _, sub := range []string{"", "objects", "objects/info", "objects/pack", "refs", "refs/heads", "refs/tags"} {
 		err := s.root.Mkdir(path.Join(dir, sub), 0o777)
 		if err == nil {
@@ -208,7 +203,7 @@ type earlyFetch struct {
 
 // fetchEarly begins to fetch the sources before there is an environment, where
 // that needs nothing of it: from a repository on this disk, without a hook that
-// runs before. The builds folder is not shown to any process yet.
+// runs before.
 func (j *job) fetchEarly(ctx context.Context) {
 	switch strategy := j.variables.Get("GIT_STRATEGY"); {
 	case strategy != "" && strategy != gitFetch && strategy != gitClone:
@@ -220,7 +215,7 @@ func (j *job) fetchEarly(ctx context.Context) {
 		}
 	}
 	early := &earlyFetch{done: make(chan struct{})}
-	s := &sources{job: j, root: j.builds, dir: j.relativeDir(), out: &early.out, quiet: true}
+	s := j.sources(&early.out, true)
 	from, local, err := s.origin(ctx)
 	if err != nil || !local {
 		return // get_sources tells
@@ -228,10 +223,7 @@ func (j *job) fetchEarly(ctx context.Context) {
 	j.early = early
 	go func() {
 		defer close(early.done)
-		if early.err = s.makeFolder(); early.err == nil {
-			early.err = s.init(ctx)
-		}
-		if early.err == nil {
+		if early.err = s.init(ctx); early.err == nil {
 			early.err = s.git(ctx, s.fetchArguments(from)...)
 		}
 	}()
@@ -282,7 +274,7 @@ func (s *sources) origin(ctx context.Context) (from string, local bool, err erro
 // writeRemote writes the remote "origin" into the configuration as a file, so
 // that the token is in no process's arguments.
 func (s *sources) writeRemote() error {
-	file, err := s.root.OpenFile(path.Join(s.dir, ".git", "config"), os.O_WRONLY|os.O_APPEND, 0)
+	file, err := s.root.OpenFile(path.Join(checkoutDir, ".git", "config"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return fmt.Errorf("configure repository: %w", err)
 	}
@@ -361,9 +353,8 @@ func (s *sources) largeFiles(ctx context.Context) error {
 	if s.job.variables.Bool("GIT_LFS_SKIP_SMUDGE") {
 		return nil
 	}
-	attributes, err := s.root.ReadFile(path.Join(s.dir, ".gitattributes"))
-	if err != nil || !bytes.Contains(attributes, []byte("filter=lfs")) {
-		return nil // no attributes, no LFS
+	if uses, err := s.usesLargeFiles(); err != nil || !uses {
+		return err
 	}
 	if _, err := exec.LookPath("git-lfs"); err != nil {
 		s.job.log.Warn("The repository uses Git LFS, but git-lfs is not installed on the runner's host: files stay pointers")
@@ -378,7 +369,37 @@ func (s *sources) largeFiles(ctx context.Context) error {
 	})
 }
 
-// git runs git in the project folder with nothing of the host's configuration,
+// usesLargeFiles reports whether a file of attributes, in whatever folder, names
+// the filter of LFS.
+func (s *sources) usesLargeFiles() (bool, error) {
+	names := []string{".gitattributes"}
+	raw, err := s.root.ReadFile(path.Join(checkoutDir, ".git", "index"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read git index: %w", err)
+	}
+	// Most repositories have none in a subfolder; only then the index is parsed
+	// (gitformat-index(5): names end with a zero byte).
+	if bytes.Contains(raw, []byte("/.gitattributes\x00")) {
+		var parsed index.Index
+		if err := index.NewDecoder(bytes.NewReader(raw)).Decode(&parsed); err != nil {
+			return false, fmt.Errorf("read git index: %w", err)
+		}
+		for _, entry := range parsed.Entries {
+			if path.Base(entry.Name) == ".gitattributes" {
+				names = append(names, entry.Name)
+			}
+		}
+	}
+	for _, name := range names {
+		text, err := s.root.ReadFile(path.Join(checkoutDir, name))
+		if err == nil && bytes.Contains(text, []byte("filter=lfs")) { // one that is no file has no attributes
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// git runs git in the checkout's folder with nothing of the host's configuration,
 // no hooks and no transport that could start a program or read local files
 // other than the one given.
 func (s *sources) git(ctx context.Context, args ...string) error {
@@ -389,13 +410,14 @@ func (s *sources) git(ctx context.Context, args ...string) error {
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	command.WaitDelay = 5 * time.Second
-	command.Stdout, command.Stderr = s.out, s.out
+	out := &pathWriter{w: s.out, from: []byte(s.hostPath), to: []byte(s.job.projectDir)}
+	command.Stdout, command.Stderr = out, out
 	command.Env = append([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent", "LANG=C.UTF-8",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_SSH_COMMAND=false", "GIT_ASKPASS=true",
 		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(s.hostPath), "GIT_LFS_SKIP_SMUDGE=1",
 	}, s.gitConfig()...)
-	err := command.Run()
+	err := errors.Join(command.Run(), out.flush())
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

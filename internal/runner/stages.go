@@ -14,8 +14,7 @@ import (
 // stages runs everything between the preparation and the report.
 func (j *job) stages(ctx context.Context) error {
 	err := j.log.Section("get_sources", "Getting source from Git repository", func() error {
-		work := &sources{job: j, root: j.builds, dir: j.relativeDir(), out: j.errs}
-		return work.get(ctx)
+		return j.sources(j.errs, false).get(ctx)
 	})
 	if err == nil {
 		err = j.openProject()
