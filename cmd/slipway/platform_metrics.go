@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
@@ -52,26 +54,47 @@ func (p *platform) metricsComponents(context.Context) ([]supervise.Component, er
 }
 
 // signedInOrLocal lets the machine's own programs (the analysis of Argo
-// Rollouts among them) and signed-in people pass.
+// Rollouts among them), signed-in people, and tokens that may read the API
+// pass. Tokens of jobs and of deployments may not: metrics tell of every
+// project. A browser's question whether it may ask (CORS) comes without either.
 func (p *platform) signedInOrLocal(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !fromLoopback(r) {
-			who, err := p.access.Authenticate(r)
-			if err != nil || !who.Signed() {
-				w.Header().Set("WWW-Authenticate", `Basic realm="Slipway"`)
-				http.Error(w, "sign in, or send an access token", http.StatusUnauthorized)
-				return
-			}
+	refuse := func(w http.ResponseWriter, status int, kind, message string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		answer := map[string]string{"status": "error", "errorType": kind, "error": message}
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
+			p.log.Debug("a refusal was not sent", "err", err)
 		}
-		h.ServeHTTP(w, r)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fromLoopback(r) || r.Method == http.MethodOptions {
+			h.ServeHTTP(w, r)
+			return
+		}
+		who, err := p.access.Authenticate(r)
+		switch {
+		case delivery.KindOf(err) == delivery.Forbidden:
+			refuse(w, http.StatusForbidden, "forbidden", delivery.UserMessage(err))
+		case err != nil && delivery.KindOf(err) != delivery.Unauthenticated:
+			p.log.Error("metrics: who asks", "err", err)
+			refuse(w, http.StatusServiceUnavailable, "unavailable", delivery.UserMessage(err))
+		case err != nil || !who.Signed():
+			w.Header().Set("WWW-Authenticate", `Basic realm="Slipway"`)
+			refuse(w, http.StatusUnauthorized, "unauthorized", "sign in, or send an access token with the scope read_api")
+		case who.User == nil || who.JobID != 0 || who.ProjectID != 0 || who.GroupID != 0 || !who.HasScope("read_api"):
+			refuse(w, http.StatusForbidden, "forbidden", "metrics tell of every project: they need a person's session, password or access token with the scope read_api")
+		default:
+			h.ServeHTTP(w, r)
+		}
 	})
 }
 
-// fromLoopback reports whether a request was made on this machine and not
-// passed on by a proxy on it.
+// fromLoopback reports whether a request was made by a program on this machine
+// and not passed on by a proxy on it. Browsers, which name the origin of what
+// they do, are no such programs: any page may send them here.
 func fromLoopback(r *http.Request) bool {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || r.Header.Get("X-Forwarded-For") != "" {
+	if err != nil || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
 		return false
 	}
 	ip := net.ParseIP(host)

@@ -2,12 +2,16 @@ package metrics
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"runtime"
+	"strconv"
 	"time"
 
+	"github.com/grafana/regexp"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/common/route"
 	"github.com/prometheus/prometheus/config"
@@ -17,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/scrape"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
+	"github.com/prometheus/prometheus/util/features"
 	"github.com/prometheus/prometheus/util/notifications"
 	apiv1 "github.com/prometheus/prometheus/web/api/v1"
 )
@@ -25,10 +30,27 @@ import (
 // Prometheus 3.x as 0.3xx.
 const prometheusVersion = "3.13.5"
 
+// The limits of remote reads, as Prometheus' own defaults
+// (--storage.remote.read-sample-limit and the like), but fewer at once.
+const (
+	remoteReadSamples = 50_000_000
+	remoteReadAtOnce  = 2
+	remoteReadFrame   = 1 << 20
+)
+
+// lookback is how old a sample may be that answers for a time.
+const lookback = 5 * time.Minute
+
+// anyOrigin is Prometheus' default: pages of other origins may read the API.
+// Browsers send no cookie along then, so that such a page needs a token.
+var anyOrigin = regexp.MustCompile("^(?:.*)$")
+
 // Handler returns Prometheus' HTTP API. It serves the paths
-// /prometheus/api/v1/..., /prometheus/-/healthy and /prometheus/-/ready, does
-// not ask who the caller is, and offers nothing that changes data. It may be
-// used before Run: until the database is open it answers 503.
+// /prometheus/api/v1/..., /prometheus/federate, /prometheus/metrics,
+// /prometheus/-/healthy and /prometheus/-/ready, and sends the paths of
+// Prometheus' pages, to which alerts and Grafana link, on to the platform's.
+// It does not ask who the caller is, and offers nothing that changes data. It
+// may be used before Run: until the database is open it answers 503.
 func (m *Metrics) Handler() http.Handler { return m.handler }
 
 func (m *Metrics) newHandler() http.Handler {
@@ -39,21 +61,21 @@ func (m *Metrics) newHandler() http.Handler {
 		func(context.Context) apiv1.TargetRetriever { return s },
 		func(context.Context) apiv1.AlertmanagerRetriever { return noAlertmanagers{} },
 		func() config.Config { return *m.config() },
-		map[string]string{"storage.tsdb.retention.time": model.Duration(m.cfg.Retention).String()},
+		m.flags(),
 		apiv1.GlobalURLOptions{ListenAddress: "127.0.0.1:0", Host: m.external.Host, Scheme: m.external.Scheme},
 		m.whenOpen,
 		s, m.cfg.DataDir,
 		false, false, 0,
 		m.log,
 		func(context.Context) apiv1.RulesRetriever { return s },
-		0, 1, 0, false, nil,
+		remoteReadSamples, remoteReadAtOnce, remoteReadFrame, false, anyOrigin,
 		m.runtimeInfo,
 		&apiv1.PrometheusVersion{Version: prometheusVersion, GoVersion: runtime.Version()},
 		func() []notifications.Notification { return nil },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, func() {}, false },
 		m.gatherer(), nil, nil,
 		false, nil, false, false, false, false,
-		5*time.Minute, false, false, nil, nil,
+		lookback, false, false, nil, features.DefaultRegistry,
 		apiv1.OpenAPIOptions{ExternalURL: m.external.String(), Version: prometheusVersion},
 		m.parser,
 	)
@@ -61,6 +83,11 @@ func (m *Metrics) newHandler() http.Handler {
 	api.Register(v1)
 	mux := http.NewServeMux()
 	mux.Handle("/prometheus/api/v1/", http.StripPrefix("/prometheus/api/v1", v1))
+	mux.HandleFunc("GET /prometheus/federate", m.whenOpen(m.federate))
+	mux.Handle("GET /prometheus/metrics", promhttp.HandlerFor(m.gatherer(), promhttp.HandlerOpts{}))
+	for path, page := range map[string]string{"{$}": "", "graph": "", "query": "", "targets": "/targets", "service-discovery": "/targets", "rules": "/rules", "alerts": "/rules"} {
+		mux.Handle("GET /prometheus/"+path, onward(page))
+	}
 	mux.HandleFunc("/prometheus/-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("Prometheus Server is Healthy.\n")) // the client may be gone
 	})
@@ -68,6 +95,44 @@ func (m *Metrics) newHandler() http.Handler {
 		_, _ = w.Write([]byte("Prometheus Server is Ready.\n"))
 	}))
 	return mux
+}
+
+// onward sends a link to one of Prometheus' pages on to the platform's: alerts
+// and Grafana make links such as /graph?g0.expr=up&g0.range_input=1h.
+func onward(page string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		to := "/-/metrics" + page
+		q := url.Values{}
+		for i := 0; r.FormValue(fmt.Sprintf("g%d.expr", i)) != ""; i++ {
+			q.Add("query", r.FormValue(fmt.Sprintf("g%d.expr", i)))
+		}
+		if d, err := model.ParseDuration(r.FormValue("g0.range_input")); err == nil && d > 0 {
+			q.Set("minutes", strconv.Itoa(max(1, int(time.Duration(d).Minutes()))))
+		}
+		if len(q) > 0 {
+			to += "?" + q.Encode()
+		}
+		http.Redirect(w, r, to, http.StatusFound)
+	}
+}
+
+// flags are the settings under the names of Prometheus' flags.
+func (m *Metrics) flags() map[string]string {
+	return map[string]string{
+		"query.lookback-delta":             model.Duration(lookback).String(),
+		"query.max-concurrency":            strconv.Itoa(queriesAtOnce),
+		"query.max-samples":                strconv.Itoa(querySamples),
+		"query.timeout":                    model.Duration(queryTimeout).String(),
+		"rules.alert.for-grace-period":     model.Duration(forGrace).String(),
+		"rules.alert.for-outage-tolerance": model.Duration(outageTolerance).String(),
+		"storage.remote.read-sample-limit": strconv.Itoa(remoteReadSamples),
+		"storage.tsdb.retention.size":      strconv.FormatInt(m.cfg.RetentionBytes, 10) + "B",
+		"storage.tsdb.retention.time":      model.Duration(m.cfg.Retention).String(),
+		"web.enable-admin-api":             "false",
+		"web.enable-lifecycle":             "false",
+		"web.enable-remote-write-receiver": "false",
+		"web.external-url":                 m.external.String(),
+	}
 }
 
 // whenOpen answers 503 until the database is open.
@@ -102,8 +167,23 @@ func (m *Metrics) runtimeInfo() (apiv1.RuntimeInfo, error) {
 		LastConfigTime:      last,
 		GoroutineCount:      runtime.NumGoroutine(),
 		GOMAXPROCS:          runtime.GOMAXPROCS(0),
-		StorageRetention:    model.Duration(m.cfg.Retention).String(),
+		StorageRetention:    model.Duration(m.cfg.Retention).String() + " or " + strconv.FormatInt(m.cfg.RetentionBytes>>20, 10) + "MiB",
+		CorruptionCount:     m.corruptions(),
 	}, err
+}
+
+// corruptions counts how often the write-ahead log was damaged and repaired.
+func (m *Metrics) corruptions() int64 {
+	families, err := m.gatherer().Gather()
+	if err != nil {
+		m.log.Warn("the engines' own metrics", "err", err)
+	}
+	for _, f := range families {
+		if f.GetName() == "prometheus_tsdb_wal_corruptions_total" && len(f.GetMetric()) > 0 {
+			return int64(f.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	return 0
 }
 
 // source gives the API what only exists once the database is open.

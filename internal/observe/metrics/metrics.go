@@ -28,6 +28,20 @@ import (
 	"github.com/prometheus/prometheus/util/compression"
 )
 
+// The limits of queries, against those that would take the platform's memory:
+// 10 million samples are about 160 MB.
+const (
+	queriesAtOnce = 8
+	querySamples  = 10_000_000
+	queryTimeout  = time.Minute
+)
+
+// How alerts go on after an outage, as Prometheus' defaults.
+const (
+	outageTolerance = time.Hour
+	forGrace        = 10 * time.Minute
+)
+
 // Config is what the metrics need to run. Zero values take the defaults named
 // at each field.
 type Config struct {
@@ -189,7 +203,7 @@ func (c *Config) defaults() {
 
 // Run opens the database (reading back what the last run had not yet made into
 // blocks), then scrapes and evaluates until ctx ends. It returns an error when
-// the database cannot be opened. It may be called again after it returned. It may be called again after it returned.
+// the database cannot be opened. It may be called again after it returned.
 func (m *Metrics) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -239,17 +253,17 @@ func (m *Metrics) open(ctx context.Context) error {
 
 func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 	reg := m.registry.Load()
-	tracker, err := promql.NewActiveQueryTracker(m.cfg.DataDir, 8, log)
+	tracker, err := promql.NewActiveQueryTracker(m.cfg.DataDir, queriesAtOnce, log)
 	if err != nil {
 		return err
 	}
 	m.engine = promql.NewEngine(promql.EngineOpts{
 		Logger:               log,
 		Reg:                  reg,
-		MaxSamples:           10_000_000,
-		Timeout:              time.Minute,
+		MaxSamples:           querySamples,
+		Timeout:              queryTimeout,
 		ActiveQueryTracker:   tracker,
-		LookbackDelta:        5 * time.Minute,
+		LookbackDelta:        lookback,
 		EnableAtModifier:     true,
 		EnableNegativeOffset: true,
 		Parser:               m.parser,
@@ -278,11 +292,13 @@ func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 		ExternalURL:     m.external,
 		Logger:          log,
 		Registerer:      reg,
-		OutageTolerance: time.Hour,
-		ForGracePeriod:  10 * time.Minute,
+		OutageTolerance: outageTolerance,
+		ForGracePeriod:  forGrace,
 		ResendDelay:     time.Minute,
-		GroupLoader:     &ruleLoader{m: m},
-		Parser:          m.parser,
+		// The cluster's rules come after the first load, when it is reached.
+		RestoreNewRuleGroups: true,
+		GroupLoader:          &ruleLoader{m: m},
+		Parser:               m.parser,
 	})
 	return nil
 }

@@ -2,12 +2,10 @@ package metrics
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -118,51 +116,6 @@ func TestScrapeLocalTargetsAndAnswerQueries(t *testing.T) {
 		return false
 	})
 	apiAnswers(t, m)
-}
-
-// apiAnswers asks the API what Grafana asks.
-func apiAnswers(t *testing.T, m *Metrics) {
-	srv := httptest.NewServer(m.Handler())
-	defer srv.Close()
-	ask := func(method, path string, form url.Values) map[string]any {
-		t.Helper()
-		var resp *http.Response
-		var err error
-		if method == "POST" {
-			resp, err = http.PostForm(srv.URL+"/prometheus/api/v1/"+path, form)
-		} else {
-			resp, err = http.Get(srv.URL + "/prometheus/api/v1/" + path + "?" + form.Encode())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var out map[string]any
-		if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		if resp.StatusCode != 200 || out["status"] != "success" {
-			t.Errorf("%s %s: %d %v", method, path, resp.StatusCode, out)
-		}
-		return out
-	}
-	now := time.Now().UTC().Format(time.RFC3339)
-	past := time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
-	for _, method := range []string{"GET", "POST"} {
-		ask(method, "query", url.Values{"query": {"1+1"}})
-		ask(method, "query_range", url.Values{"query": {"answer"}, "start": {past}, "end": {now}, "step": {"15"}})
-		ask(method, "series", url.Values{"match[]": {"answer"}})
-		ask(method, "labels", nil)
-		ask(method, "query_exemplars", url.Values{"query": {"answer"}, "start": {past}, "end": {now}})
-		ask(method, "format_query", url.Values{"query": {"sum(answer)by(job)"}})
-	}
-	for _, path := range []string{"label/job/values", "metadata", "rules", "alerts", "targets", "status/buildinfo", "status/tsdb", "status/config", "status/flags", "status/runtimeinfo", "alertmanagers"} {
-		ask("GET", path, nil)
-	}
-	groups := ask("GET", "rules", nil)["data"].(map[string]any)["groups"].([]any)
-	if len(groups) < 2 {
-		t.Errorf("the built-in rules are missing: %v", groups)
-	}
 }
 
 func TestSamplesSurviveARestart(t *testing.T) {

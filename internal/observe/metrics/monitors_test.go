@@ -280,3 +280,45 @@ func FuzzLabelName(f *testing.F) {
 		}
 	})
 }
+
+// The rules of the cluster come after the start, when it is reached: alerts
+// that waited before go on waiting from where they were.
+func TestAlertsOfTheClusterSurviveARestart(t *testing.T) {
+	t.Parallel()
+	m := start(t, Config{Interval: 50 * time.Millisecond})
+	began := time.Now().Add(-30 * time.Minute)
+	app := m.db.Appender(t.Context())
+	series := labels.FromStrings("__name__", "ALERTS_FOR_STATE", "alertname", "Waits", "severity", "page")
+	if _, err := app.Append(0, series, time.Now().Add(-time.Second).UnixMilli(), float64(began.Unix())); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	_, s := fakeSession(t, `
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata: {name: waits, namespace: shop}
+spec:
+  groups: [{name: g, interval: 100ms, rules: [{alert: Waits, expr: vector(1), for: 1h, labels: {severity: page}, annotations: {summary: "{{ $value }} seen"}}]}]
+`)
+	s.c = m.cluster
+	m.cluster.setSession(s)
+	if err := m.reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the alert goes on", func() bool {
+		for _, g := range m.Rules() {
+			for _, r := range g.Rules {
+				for _, a := range r.Alerts {
+					return a.State == "pending" && a.Since.Sub(began).Abs() < time.Minute && a.Annotations["summary"] == "1 seen"
+				}
+			}
+		}
+		return false
+	})
+	eventually(t, "the series ALERTS", func() bool {
+		_, ok := value(t, m, `ALERTS{alertname="Waits",alertstate="pending"}`)
+		return ok
+	})
+}
