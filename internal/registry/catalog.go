@@ -320,3 +320,35 @@ func (rt *root) eachManifest(ctx context.Context, repo distribution.Repository, 
 	}
 	return nil
 }
+
+// Needed returns the stored images, each as repository@digest, that have a tag,
+// are listed in an index, or are used by the cluster as far as that is known.
+func (r *Registry) Needed(ctx context.Context) (map[string]bool, error) {
+	used, err := r.inUse(ctx)
+	if err != nil {
+		r.log.Warn("registry: images without a tag are not looked at", "err", err)
+	}
+	repos, err := r.index.Repositories(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	needed := map[string]bool{}
+	for _, repo := range repos {
+		images, err := r.index.Images(ctx, repo.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, image := range images {
+			keep := len(image.Tags) > 0 || used[image.Digest]
+			if !keep {
+				if keep, err = r.index.Listed(ctx, repo.ID, image.Digest); err != nil {
+					return nil, err
+				}
+			}
+			if keep {
+				needed[repo.Path+"@"+image.Digest] = true
+			}
+		}
+	}
+	return needed, nil
+}

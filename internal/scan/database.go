@@ -140,7 +140,11 @@ func (s *Service) replaceDatabase(dir string) error {
 	if err := os.Rename(dir, target); err != nil {
 		return errors.Join(fmt.Errorf("scan: install database: %w", err), os.Rename(old, target))
 	}
-	if err := os.RemoveAll(old); err != nil {
+	// Scans that began before this moment used another one.
+	now := s.cfg.Now()
+	err := os.Chtimes(filepath.Join(target, originFile), now, now)
+	s.renewLater()
+	if err = errors.Join(err, os.RemoveAll(old)); err != nil {
 		return fmt.Errorf("scan: remove the old database: %w", err)
 	}
 	return nil

@@ -7,9 +7,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +89,11 @@ func debian(t *testing.T) container.Image {
 
 // shelf is an Images of one image.
 type shelf struct{ image container.Image }
+
+// Needed says that the image under dgst has a tag.
+func (s shelf) Needed(context.Context) (map[string]bool, error) {
+	return map[string]bool{"g/app@" + dgst: true}, nil
+}
 
 func (s shelf) Export(_ context.Context, _, _, dir string) error {
 	p, err := layout.Write(dir, empty.Index)
@@ -170,6 +177,68 @@ func TestRealMatching(t *testing.T) {
 	if err != nil || !json.Valid(sarif) || !bytes.Contains(sarif, []byte("CVE-2023-45853")) {
 		t.Errorf("SARIF: %s, %v", sarif, err)
 	}
+}
+
+// A new database has stored images scanned again, and only those that are still
+// needed; the former results go but for one.
+func TestNewDatabaseRenewsScans(t *testing.T) {
+	t.Parallel()
+	s, db := start(t, trivy(t), shelf{debian(t)}, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	const gone = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+	for _, d := range []string{dgst, gone} {
+		if got, err := s.Scan(ctx, 1, "g/app", d); err != nil || got.Status != scan.Failed {
+			t.Fatalf("without a database: %+v, %v", got, err)
+		}
+	}
+	advisory := func(day, id string) {
+		t.Helper()
+		var file bytes.Buffer
+		source := "date: " + day + "\nplatforms:\n- {name: debian 12, source: debian, title: Debian, url: 'https://example.org', packages: {glibc: [{id: " + id +
+			", fixed: 2.36-9+deb12u9}]}}\nvulnerabilities: {" + id + ": {title: A test, severity: HIGH}}\n"
+		if err := scan.BuildDatabase([]byte(source), &file); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.ImportDatabase(ctx, &file, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	found := func(id string) {
+		t.Helper()
+		for ctx.Err() == nil {
+			got, err := s.Result(ctx, dgst)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Report != nil && slices.ContainsFunc(got.Report.Findings, func(f report.Finding) bool { return f.ID == id }) {
+				return
+			}
+			<-poll.C
+		}
+		t.Fatalf("%s does not show on the stored image", id)
+	}
+	for i := range 4 {
+		id := fmt.Sprintf("CVE-2099-000%d", i)
+		advisory(fmt.Sprintf("2026-11-0%d", i+1), id)
+		found(id)
+	}
+	if got, err := s.Result(ctx, gone); err != nil || got.Status != scan.Failed {
+		t.Errorf("an image that nothing needs was scanned: %+v, %v", got, err)
+	}
+	for ctx.Err() == nil { // the former scans go just after the result is there
+		_, total, err := scandb.New(db).OfProject(ctx, 1, 10, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total == 3 {
+			return
+		}
+		<-poll.C
+	}
+	t.Error("former scans pile up")
 }
 
 func TestJavaArchives(t *testing.T) {

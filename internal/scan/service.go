@@ -60,6 +60,8 @@ type Service struct {
 	running sync.Mutex // held while Trivy runs or its database is replaced
 	// yielding is the process of a scan of low priority; 0 while there is none.
 	yielding atomic.Int64
+	renew    atomic.Bool // stored images are to be looked at again
+	queueing sync.Mutex  // held while it is decided whether a scan is queued
 	waiting  sync.Mutex
 	ended    map[int64]chan struct{} // closed when the scan of that id ends
 }
@@ -83,6 +85,7 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("scan: create folder: %w", err)
 	}
 	s := &Service{cfg: cfg, version: "of unknown version", wake: make(chan struct{}, 1), ended: map[int64]chan struct{}{}}
+	s.renew.Store(true)
 	return s, s.cleanUp()
 }
 
@@ -141,6 +144,8 @@ func displayName(p delivery.ImagePushed) string {
 // or waits for its scan, is not scanned again: the former scan is returned.
 func (s *Service) Enqueue(ctx context.Context, scan Scan) (Scan, error) {
 	if scan.Type == TypeImage {
+		s.queueing.Lock() // two who ask at once get one scan
+		defer s.queueing.Unlock()
 		have, err := s.cfg.Store.ByDigest(ctx, scan.Repository, scan.Digest)
 		if err == nil && s.current(have) {
 			return have, nil
@@ -238,7 +243,9 @@ func (s *Service) announceEnd(id int64) {
 }
 
 // Run works on the queue and keeps the database fresh until ctx ends. Scans
-// that a former process left running are queued again.
+// that a former process left running are queued again. With Config.OnPush, a
+// new database has the images scanned again that a tag or a workload needs, so
+// that what has become known since shows on them.
 func (s *Service) Run(ctx context.Context) error {
 	s.readVersion(ctx)
 	interrupted, err := s.cfg.Store.Interrupted(ctx)
@@ -257,8 +264,9 @@ func (s *Service) Run(ctx context.Context) error {
 	var updates sync.WaitGroup
 	defer updates.Wait()
 	updates.Go(func() { s.keepFresh(ctx) })
+	var again renewals
 	for ctx.Err() == nil {
-		next, err := s.cfg.Store.Next(ctx)
+		next, err := s.next(ctx, &again)
 		if err == nil {
 			err = s.work(ctx, next)
 		}
@@ -329,7 +337,9 @@ func (s *Service) finish(ctx context.Context, scan Scan, rep report.Report, err 
 	} else {
 		scan.Status, scan.Report, scan.Counts = Success, &rep, report.Counts(rep.Findings)
 	}
-	err = s.cfg.Store.Update(ctx, scan)
+	if err = s.cfg.Store.Update(ctx, scan); err == nil && scan.Status == Success && scan.Type == TypeImage {
+		err = s.cfg.Store.Prune(ctx, scan.Repository, scan.Digest, kept)
+	}
 	s.announceEnd(scan.ID)
 	return err
 }

@@ -65,6 +65,12 @@ type Store interface {
 	// ByDigest returns the latest scan of an image, with its report, a
 	// successful one before any other; repository may be empty.
 	ByDigest(ctx context.Context, repository, digest string) (Scan, error)
+	// Outdated lists the latest scan of every image, without its report, where
+	// that has ended and began before the time given; the newest first.
+	Outdated(ctx context.Context, before time.Time) ([]Scan, error)
+	// Prune deletes the scans of an image that have ended and that no job asked
+	// for, but for the newest of them.
+	Prune(ctx context.Context, repository, digest string, keep int) error
 	// OfProject lists a project's latest scans without reports, newest first.
 	OfProject(ctx context.Context, projectID int64, limit, offset int) ([]Scan, int, error)
 	// OfJob lists the scans that a job asked for, without reports.
@@ -77,4 +83,7 @@ type Images interface {
 	// layout into the folder dir, which exists and is empty. It may share file
 	// contents with the store by hard links, so dir is only read.
 	Export(ctx context.Context, repository, digest, dir string) error
+	// Needed returns the stored images that a tag or a workload needs, each as
+	// repository@digest.
+	Needed(ctx context.Context) (map[string]bool, error)
 }

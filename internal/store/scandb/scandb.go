@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/scan"
@@ -170,6 +171,25 @@ func (d *DB) Interrupted(ctx context.Context) ([]scan.Scan, error) {
 func (d *DB) ByDigest(ctx context.Context, repository, digest string) (scan.Scan, error) {
 	return d.one(ctx, `WHERE digest = ?1 AND type = 'image' AND (?2 = '' OR repository = ?2)
 		ORDER BY CASE status WHEN 'failed' THEN 1 ELSE 0 END, id DESC LIMIT 1`, digest, repository)
+}
+
+// Outdated implements scan.Store.
+func (d *DB) Outdated(ctx context.Context, before time.Time) ([]scan.Scan, error) {
+	return d.list(ctx, `WHERE type = 'image' AND status IN ('success', 'failed') AND started_at < ?
+		AND NOT EXISTS (SELECT 1 FROM scans later WHERE later.digest = scans.digest AND later.repository = scans.repository AND later.type = 'image' AND later.id > scans.id)
+		ORDER BY id DESC`, store.Millis(before))
+}
+
+// Prune implements scan.Store.
+func (d *DB) Prune(ctx context.Context, repository, digest string, keep int) error {
+	return d.db.Write(ctx, func(t *store.Tx) error {
+		_, err := t.Exec(`DELETE FROM scans WHERE id IN (SELECT id FROM scans WHERE digest = ? AND repository = ? AND type = 'image' AND job_id = 0
+			AND status IN ('success', 'failed') ORDER BY id DESC LIMIT -1 OFFSET ?)`, digest, repository, keep)
+		if err != nil {
+			return fmt.Errorf("scandb: prune scans of %s@%s: %w", repository, digest, err)
+		}
+		return nil
+	})
 }
 
 // OfProject implements scan.Store.
