@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -32,7 +31,8 @@ func (r *Registry) Routes(rt *api.Router, host string) {
 	rt.Handle("DELETE "+repo+"/{repository}/images/{image}", write, h.deleteImage)
 	rt.Handle("GET /projects/{project}/registry/cleanup_policy", write, h.policy)
 	rt.Handle("PUT /projects/{project}/registry/cleanup_policy", api.Need{Role: delivery.Maintainer}, h.setPolicy)
-	rt.Handle("GET /registry/repositories/{repository}", admin, h.repository)
+	rt.Handle("POST /projects/{project}/registry/cleanup_policy/preview", write, h.previewPolicy)
+	rt.Handle("GET /registry/repositories/{repository}", api.Need{Anyone: true, Scopes: []string{"read_api", "read_registry"}}, h.repository)
 	rt.Handle("POST /registry/collect", admin, h.collect)
 	rt.Handle("GET /registry/cache", admin, h.cache)
 }
@@ -125,12 +125,8 @@ func (h *routes) list(w http.ResponseWriter, r *api.Request) error {
 	for _, repo := range slicePage(repos, page) {
 		item := h.describe(repo, r.Project.FullPath)
 		if wanted(r, "tags") {
-			tags, err := h.r.Tags(r.Context(), repo.ID)
-			if err != nil {
+			if item.Tags, err = h.tagsOf(r, repo); err != nil {
 				return err
-			}
-			for _, t := range tags {
-				item.Tags = append(item.Tags, h.describeTag(repo, t))
 			}
 		}
 		items = append(items, item)
@@ -148,16 +144,42 @@ func slicePage[T any](all []T, p api.Page) []T {
 	return all[from:min(from+p.PerPage, len(all))]
 }
 
+// repository serves a repository by its id alone, to who may read it.
 func (h *routes) repository(w http.ResponseWriter, r *api.Request) error {
 	id, err := strconv.ParseInt(r.PathValue("repository"), 10, 64)
 	if err != nil {
-		return delivery.Errorf(delivery.Invalid, "repository_id is invalid")
+		return delivery.Errorf(delivery.Invalid, "id is invalid")
 	}
 	repo, err := h.r.Repository(r.Context(), id)
 	if err != nil {
 		return err
 	}
-	return api.WriteJSON(w, http.StatusOK, h.describe(repo, ""))
+	project, role, err := h.r.projects.VisibleProject(r.Context(), r.Who, strconv.FormatInt(repo.ProjectID, 10))
+	if err != nil {
+		return err
+	}
+	if project.Visibility == delivery.Private && role < delivery.Reporter {
+		return delivery.Errorf(delivery.Forbidden, "403 Forbidden")
+	}
+	item := h.describe(repo, project.FullPath)
+	if wanted(r, "tags") {
+		if item.Tags, err = h.tagsOf(r, repo); err != nil {
+			return err
+		}
+	}
+	return api.WriteJSON(w, http.StatusOK, item)
+}
+
+func (h *routes) tagsOf(r *api.Request, repo Repository) ([]tagJSON, error) {
+	tags, err := h.r.Tags(r.Context(), repo.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := []tagJSON{}
+	for _, t := range tags {
+		out = append(out, h.describeTag(repo, t))
+	}
+	return out, nil
 }
 
 func (h *routes) deleteRepository(w http.ResponseWriter, r *api.Request) error {
@@ -259,25 +281,6 @@ func (h *routes) deleteTags(w http.ResponseWriter, r *api.Request) error {
 	return nil
 }
 
-// parseAge reads GitLab's ages: 1h, 7d, 2w, 1month; and 7d, 90d of its policies.
-func parseAge(s string) (time.Duration, error) {
-	if s == "" {
-		return 0, nil
-	}
-	const day = 24 * time.Hour
-	units := map[string]time.Duration{"min": time.Minute, "h": time.Hour, "d": day, "w": 7 * day, "month": 30 * day, "months": 30 * day, "y": 365 * day}
-	i := strings.IndexFunc(s, func(c rune) bool { return c < '0' || c > '9' })
-	if i <= 0 {
-		return 0, fmt.Errorf("registry: age %q", s)
-	}
-	n, err := strconv.ParseInt(s[:i], 10, 32)
-	unit, ok := units[strings.TrimSpace(s[i:])]
-	if err != nil || !ok || n > 100_000 {
-		return 0, fmt.Errorf("registry: age %q", s)
-	}
-	return time.Duration(n) * unit, nil
-}
-
 type imageJSON struct {
 	Digest       string            `json:"digest"`
 	MediaType    string            `json:"media_type"`
@@ -341,60 +344,6 @@ func (h *routes) deleteImage(w http.ResponseWriter, r *api.Request) error {
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// policyJSON has the members of GitLab's container_expiration_policy.
-type policyJSON struct {
-	Enabled   bool       `json:"enabled"`
-	Cadence   string     `json:"cadence"`
-	KeepN     int        `json:"keep_n"`
-	OlderThan string     `json:"older_than"`
-	NameRegex string     `json:"name_regex"`
-	KeepRegex string     `json:"name_regex_keep"`
-	NextRunAt *time.Time `json:"next_run_at,omitempty"`
-}
-
-func (h *routes) policy(w http.ResponseWriter, r *api.Request) error {
-	p, err := h.r.Policy(r.Context(), r.Project.ID)
-	if err != nil {
-		return err
-	}
-	out := policyJSON{Enabled: p.Enabled, Cadence: ageText(p.Cadence), KeepN: p.KeepN, OlderThan: ageText(p.OlderThan), NameRegex: p.NameRegex, KeepRegex: p.KeepRegex}
-	if !p.NextRun.IsZero() {
-		out.NextRunAt = &p.NextRun
-	}
-	return api.WriteJSON(w, http.StatusOK, out)
-}
-
-func ageText(d time.Duration) string {
-	if d == 0 {
-		return ""
-	}
-	if d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	}
-	return fmt.Sprintf("%dh", d/time.Hour)
-}
-
-func (h *routes) setPolicy(w http.ResponseWriter, r *api.Request) error {
-	var in policyJSON
-	if err := api.Decode(r, &in); err != nil {
-		return err
-	}
-	cadence, err := parseAge(in.Cadence)
-	if err != nil {
-		return delivery.Errorf(delivery.Invalid, "cadence is invalid (use 1d, 7d, 14d, 1month)")
-	}
-	older, err := parseAge(in.OlderThan)
-	if err != nil {
-		return delivery.Errorf(delivery.Invalid, "older_than is invalid (use 7d, 14d, 30d, 60d, 90d)")
-	}
-	err = h.r.SetPolicy(r.Context(), Policy{ProjectID: r.Project.ID, Enabled: in.Enabled, Cadence: cadence, KeepN: in.KeepN,
-		OlderThan: older, NameRegex: in.NameRegex, KeepRegex: in.KeepRegex})
-	if err != nil {
-		return err
-	}
-	return h.policy(w, r)
 }
 
 func (h *routes) collect(w http.ResponseWriter, r *api.Request) error {

@@ -153,6 +153,13 @@ func TestPolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.clock.advance(65 * time.Minute)
+	if _, err := f.Preview(t.Context(), bad); delivery.KindOf(err) != delivery.Invalid {
+		t.Errorf("preview of a bad policy: %v", err)
+	}
+	going, err := f.Preview(t.Context(), policy)
+	if err != nil || len(going) != 3 || going[0].Repository != "g/app" || going[0].Name != "run-3" || going[2].Name != "run-1" {
+		t.Errorf("preview: %+v, %v", going, err)
+	}
 	done, err := f.Collect(t.Context())
 	if err != nil {
 		t.Fatal(err)

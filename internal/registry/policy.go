@@ -22,6 +22,57 @@ func (r *Registry) SetPolicy(ctx context.Context, p Policy) error {
 	if p.Cadence == 0 {
 		p.Cadence = 24 * time.Hour
 	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	p.NextRun = r.now().Add(p.Cadence)
+	return r.index.SetPolicy(ctx, p)
+}
+
+// Expiring is a tag that a policy would remove.
+type Expiring struct {
+	Repository string // full path
+	Tag
+}
+
+// Preview returns the tags that a policy of a project would remove if it ran
+// now, by repository, the newest first, and removes nothing. It is of use
+// before a policy is set; whether it is enabled does not matter.
+func (r *Registry) Preview(ctx context.Context, p Policy) ([]Expiring, error) {
+	p.Enabled = true
+	if p.Cadence == 0 {
+		p.Cadence = 24 * time.Hour
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	used, err := r.inUse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	repos, err := r.index.Repositories(ctx, p.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	out := []Expiring{}
+	for _, repo := range repos {
+		tags, err := r.index.Tags(ctx, repo.ID)
+		if err != nil {
+			return nil, err
+		}
+		expired, err := p.expired(repo.Path, tags, used, r.now())
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range expired {
+			out = append(out, Expiring{repo.Path, t})
+		}
+	}
+	return out, nil
+}
+
+// check reports what is wrong with a policy, by field.
+func (p Policy) check() error {
 	fields := map[string][]string{}
 	if p.Cadence < time.Hour {
 		fields["cadence"] = []string{"must be at least an hour"}
@@ -43,8 +94,7 @@ func (r *Registry) SetPolicy(ctx context.Context, p Policy) error {
 	if len(fields) > 0 {
 		return &delivery.Error{Kind: delivery.Invalid, Message: "The clean-up policy is not valid.", Fields: fields}
 	}
-	p.NextRun = r.now().Add(p.Cadence)
-	return r.index.SetPolicy(ctx, p)
+	return nil
 }
 
 // anchored compiles an expression that must match the whole name, as GitLab's

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,7 +70,7 @@ func (p *people) VisibleProject(_ context.Context, who delivery.Identity, ref st
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for path, project := range p.projects {
-		if !strings.EqualFold(path, ref) {
+		if !strings.EqualFold(path, ref) && ref != strconv.FormatInt(project.ID, 10) {
 			continue
 		}
 		role := delivery.NoAccess

@@ -122,7 +122,14 @@ func (r *Registry) signIn(ctx context.Context, user, secret string) (delivery.Id
 		}
 		return delivery.Identity{Kind: delivery.SystemActor, Name: nodeUser}, nil
 	}
-	return r.accounts.SignIn(ctx, user, secret)
+	who, err := r.accounts.SignIn(ctx, user, secret)
+	if delivery.KindOf(err) == delivery.Unauthenticated {
+		// Clients show this to the person who signs in; GitLab's words.
+		err = &delivery.Error{Kind: delivery.Unauthenticated, Err: err,
+			Message: "HTTP Basic: Access denied. The user name, or the password or token, is wrong.",
+			Next:    "With two-factor authentication use an access token with the scope read_registry or write_registry as the password."}
+	}
+	return who, err
 }
 
 // grants turns scope parameters ("repository:a/b:pull,push", several separated

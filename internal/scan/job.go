@@ -444,6 +444,9 @@ func (r *jobRun) describeDatabase() error {
 	}
 	days := int(r.s.cfg.Now().Sub(db.UpdatedAt) / (24 * time.Hour))
 	fmt.Fprintf(r.call.Stderr, "Vulnerability database of %s (%d days old), from %s.\n", db.UpdatedAt.Format(time.DateOnly), days, db.Origin)
+	if warning := db.Warning(r.s.cfg.Now()); warning != "" {
+		fmt.Fprintln(r.call.Stderr, "WARNING: "+warning)
+	}
 	if db.Demonstration {
 		fmt.Fprintln(r.call.Stderr, "NOTE: this is a demonstration database. "+db.Note)
 	}

@@ -19,6 +19,7 @@ import (
 func (s *Server) imageRoutes() {
 	s.handleProject("GET /container_registry", delivery.Guest, s.imagesPage)
 	s.handleProject("POST /container_registry/policy", delivery.Maintainer, s.setImagePolicy)
+	s.handleProject("POST /container_registry/policy/preview", delivery.Maintainer, s.previewImagePolicy)
 	s.handleProject("GET /container_registry/{repository}", delivery.Guest, s.imageTagsPage)
 	s.handleProject("POST /container_registry/{repository}/delete", delivery.Developer, s.deleteImageRepository)
 	s.handleProject("POST /container_registry/{repository}/tags/{tag}/delete", delivery.Developer, s.deleteImageTag)
@@ -34,6 +35,8 @@ type imagesView struct {
 	Policy       registry.Policy
 	OlderDays    int
 	CadenceDays  int
+	Previewed    bool // Going are the tags that Policy, which is not set, would remove now
+	Going        []registry.Expiring
 }
 
 // Name is the part of a repository's path below the project's.
@@ -59,27 +62,55 @@ func (s *Server) registryHost() string {
 }
 
 func (s *Server) imagesPage(w http.ResponseWriter, r *Request) error {
-	if err := mayReadImages(r); err != nil {
+	v, err := s.imagesOf(r)
+	if err != nil {
 		return err
 	}
-	ctx := r.Context()
-	v := imagesView{Host: s.registryHost()}
-	v.Prefix = v.Host + "/" + strings.ToLower(r.Project.FullPath)
-	var err error
-	if v.Repositories, err = s.Registry.Repositories(ctx, r.Project.ID); err != nil {
-		return err
-	}
-	if v.Size, err = s.Registry.ProjectSize(ctx, r.Project.ID); err != nil {
-		return err
-	}
-	if v.Policy, err = s.Registry.Policy(ctx, r.Project.ID); err != nil {
-		return err
-	}
-	v.OlderDays, v.CadenceDays = int(v.Policy.OlderThan/(24*time.Hour)), max(1, int(v.Policy.Cadence/(24*time.Hour)))
 	return s.render(w, r, http.StatusOK, "images", Page{Title: "Container registry", Active: "registry", Data: v})
 }
 
-func (s *Server) setImagePolicy(w http.ResponseWriter, r *Request) error {
+// imagesOf gathers what the page of a project's images shows.
+func (s *Server) imagesOf(r *Request) (imagesView, error) {
+	v := imagesView{Host: s.registryHost()}
+	if err := mayReadImages(r); err != nil {
+		return v, err
+	}
+	ctx := r.Context()
+	v.Prefix = v.Host + "/" + strings.ToLower(r.Project.FullPath)
+	var err error
+	if v.Repositories, err = s.Registry.Repositories(ctx, r.Project.ID); err != nil {
+		return v, err
+	}
+	if v.Size, err = s.Registry.ProjectSize(ctx, r.Project.ID); err != nil {
+		return v, err
+	}
+	policy, err := s.Registry.Policy(ctx, r.Project.ID)
+	v.setPolicy(policy)
+	return v, err
+}
+
+// previewImagePolicy shows what the policy in the form would remove now; it
+// sets and removes nothing.
+func (s *Server) previewImagePolicy(w http.ResponseWriter, r *Request) error {
+	v, err := s.imagesOf(r)
+	if err != nil {
+		return err
+	}
+	v.setPolicy(policyOf(r))
+	v.Previewed = true
+	if v.Going, err = s.Registry.Preview(r.Context(), v.Policy); err != nil {
+		return err
+	}
+	return s.render(w, r, http.StatusOK, "images", Page{Title: "Container registry", Active: "registry", Data: v})
+}
+
+func (v *imagesView) setPolicy(p registry.Policy) {
+	const day = 24 * time.Hour
+	v.Policy, v.OlderDays, v.CadenceDays = p, int(p.OlderThan/day), max(1, int(p.Cadence/day))
+}
+
+// policyOf reads the form of the clean-up policy.
+func policyOf(r *Request) registry.Policy {
 	number := func(name string) int {
 		n, err := strconv.Atoi(r.FormValue(name))
 		if err != nil {
@@ -87,11 +118,14 @@ func (s *Server) setImagePolicy(w http.ResponseWriter, r *Request) error {
 		}
 		return n
 	}
-	err := s.Registry.SetPolicy(r.Context(), registry.Policy{
+	return registry.Policy{
 		ProjectID: r.Project.ID, Enabled: r.FormValue("enabled") != "", KeepN: number("keep_n"), OlderThan: time.Duration(number("older_than")) * 24 * time.Hour,
 		Cadence: time.Duration(number("cadence")) * 24 * time.Hour, NameRegex: r.FormValue("name_regex"), KeepRegex: r.FormValue("name_regex_keep"),
-	})
-	if err != nil {
+	}
+}
+
+func (s *Server) setImagePolicy(w http.ResponseWriter, r *Request) error {
+	if err := s.Registry.SetPolicy(r.Context(), policyOf(r)); err != nil {
 		return err
 	}
 	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry"), "The clean-up policy is set.")
@@ -198,7 +232,8 @@ type imageView struct {
 	HasCluster bool
 	Scan       *scan.Scan
 	Findings   []findingGroup
-	Stale      bool // the scan used another database than there is now
+	Stale      bool   // the scan used another database than there is now
+	Warning    string // the scan's database is too old to rely on
 	MayScan    bool
 }
 
@@ -231,6 +266,7 @@ func (s *Server) imagePage(w http.ResponseWriter, r *Request) error {
 	if v.Scan != nil && v.Scan.Report != nil {
 		v.Findings = groupFindings(v.Scan.Report.Findings)
 		db, err := s.Scan.Database()
+		v.Warning = v.Scan.Report.Database.Warning(time.Now())
 		v.Stale = err == nil && !db.UpdatedAt.Equal(v.Scan.Report.Database.UpdatedAt)
 	}
 	v.MayScan = s.Scan != nil && r.Role >= delivery.Developer

@@ -60,6 +60,12 @@ func TestImagePages(t *testing.T) {
 		t.Error("a developer can set the policy")
 	}
 
+	going := []registry.Expiring{{Repository: "team/app/worker", Tag: registry.Tag{Name: "old", Digest: digest, PushedAt: now}}}
+	doc = page(t, "images", delivery.Maintainer, imagesView{Host: "h:1", Prefix: "h:1/team/app", CadenceDays: 1, Previewed: true, Going: going})
+	if doc.Find("#preview td strong").Text() != "old" || doc.Find("button[formaction$='policy/preview#preview']").Length() != 1 {
+		t.Error("the preview of a policy lacks its tags or its button")
+	}
+
 	doc = page(t, "imagetags", delivery.Developer, imageTagsView{Host: "h:1", Repository: repo, MayDelete: true, Tags: []imageTag{{registry.Tag{Name: "v1", Digest: digest, JobID: 7, PushedAt: now}, "", scanned}}, Untagged: []registry.Image{image}})
 	if doc.Find("a[href='/team/app/-/jobs/7']").Length() != 1 || doc.Find(".s-critical").Text() != "2 critical" || doc.Find("form[action$='tags/v1/delete']").Length() != 1 {
 		t.Error("the list of tags lacks the job, the scan or the removal")

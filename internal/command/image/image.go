@@ -457,22 +457,34 @@ func collectCommand(connect rest.Connect) *cobra.Command {
 func policyCommand(connect rest.Connect) *cobra.Command {
 	var keep int
 	var older, match, except, every string
-	var off bool
+	var off, dry, asJSON bool
 	c := &cobra.Command{
 		Use: "policy PROJECT", Short: "Show or set which tags of a project go by themselves", Args: cobra.ExactArgs(1),
-		Long:    "Show or set the clean-up policy of a project. Tags that match --match, do not match --except,\nare not among the --keep newest of their repository and are older than --older-than are removed.\nThe tag \"latest\" and what the cluster uses always stay.",
-		Example: "  slipway image policy team/app\n  slipway image policy team/app --match '.*' --except 'v.+' --keep 10 --older-than 30d",
+		Long:    "Show or set the clean-up policy of a project. Tags that match --match, do not match --except,\nare not among the --keep newest of their repository and are older than --older-than are removed.\nThe tag \"latest\" and what the cluster uses always stay. What is not given stays as it is.\nWith --dry-run nothing is set or removed: the tags that would go now are listed.",
+		Example: "  slipway image policy team/app\n  slipway image policy team/app --match '.*' --keep 10 --dry-run\n  slipway image policy team/app --match '.*' --except 'v.+' --keep 10 --older-than 30d",
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := connect()
 			if err != nil {
 				return err
 			}
 			path := "/projects/" + rest.Escape(args[0]) + "/registry/cleanup_policy"
+			in := map[string]any{}
+			for flag, given := range map[string]struct {
+				key   string
+				value any
+			}{"keep": {"keep_n", keep}, "older-than": {"older_than", older}, "match": {"name_regex", match}, "except": {"name_regex_keep", except}, "every": {"cadence", every}} {
+				if c.Flags().Changed(flag) {
+					in[given.key] = given.value
+				}
+			}
+			if dry {
+				return previewPolicy(c, client, path, in, asJSON)
+			}
 			var now any
-			if c.Flags().NFlag() == 0 || onlyGlobal(c) {
+			if len(in) == 0 && !c.Flags().Changed("off") {
 				_, err = client.Call(c.Context(), http.MethodGet, path, "", nil, &now)
 			} else {
-				in := map[string]any{"enabled": !off, "keep_n": keep, "older_than": older, "name_regex": match, "name_regex_keep": except, "cadence": every}
+				in["enabled"] = !off
 				_, err = client.Call(c.Context(), http.MethodPut, path, "", in, &now)
 			}
 			if err != nil {
@@ -488,17 +500,38 @@ func policyCommand(connect rest.Connect) *cobra.Command {
 	f.StringVar(&except, "except", "", "regular expression of the tags that stay")
 	f.StringVar(&every, "every", "1d", "how often it runs")
 	f.BoolVar(&off, "off", false, "switch the policy off")
+	f.BoolVar(&dry, "dry-run", false, "list the tags that would go now")
+	f.BoolVar(&asJSON, "json", false, "print JSON, which a policy always is")
 	return c
 }
 
-// onlyGlobal reports whether none of the command's own flags was given.
-func onlyGlobal(c *cobra.Command) bool {
-	for _, name := range []string{"keep", "older-than", "match", "except", "every", "off"} {
-		if c.Flags().Changed(name) {
-			return false
-		}
+// previewPolicy lists what a policy would remove.
+func previewPolicy(c *cobra.Command, client *rest.Client, path string, policy map[string]any, asJSON bool) error {
+	type expiring struct {
+		Repository string    `json:"repository"`
+		Tag        string    `json:"tag"`
+		Digest     string    `json:"digest"`
+		Size       int64     `json:"size"`
+		PushedAt   time.Time `json:"pushed_at"`
 	}
-	return true
+	list := []expiring{}
+	if _, err := client.Call(c.Context(), http.MethodPost, path+"/preview", "", policy, &list); err != nil {
+		return err
+	}
+	if asJSON {
+		return writeJSON(c.OutOrStdout(), list)
+	}
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(c.OutOrStdout(), "No tag would go.")
+		return err
+	}
+	err := table(c.OutOrStdout(), "WOULD GO\tDIGEST\tSIZE\tPUSHED", list, func(e expiring) string {
+		return fmt.Sprintf("%s:%s\t%s\t%s\t%s", e.Repository, e.Tag, shortDigest(e.Digest), bytesText(e.Size), e.PushedAt.Format("2006-01-02 15:04"))
+	})
+	if err == nil {
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%d tags would go; nothing was removed.\n", len(list))
+	}
+	return err
 }
 
 func writeJSON(w io.Writer, v any) error {

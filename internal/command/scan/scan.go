@@ -318,6 +318,9 @@ func (d databaseAnswer) write(c *cobra.Command, asJSON bool) error {
 		return enc.Encode(d)
 	}
 	fmt.Fprintf(c.OutOrStdout(), "Vulnerability database of %s (%d days old), from %s.\n", d.UpdatedAt.Format(time.DateOnly), d.AgeSeconds/86400, d.Origin)
+	if warning := d.Warning(time.Now()); warning != "" {
+		fmt.Fprintln(c.OutOrStdout(), "WARNING: "+warning)
+	}
 	if d.Demonstration {
 		fmt.Fprintln(c.OutOrStdout(), "NOTE: this is a demonstration database. "+d.Note)
 	}

@@ -164,6 +164,9 @@ func (r Report) Table(w io.Writer, v Verdict, now time.Time) error {
 	if r.Database.Demonstration {
 		fmt.Fprintf(w, "NOTE: this is a demonstration database. %s\n", r.Database.Note)
 	}
+	if warning := r.Database.Warning(now); warning != "" && !r.Database.UpdatedAt.IsZero() {
+		fmt.Fprintf(w, "WARNING: %s\n", warning)
+	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "NOTE: %s\n", note)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
@@ -81,7 +82,7 @@ func ParseIgnores(name string, content []byte) (Ignores, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %s", name, strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", ""))
+		return nil, placed(name, err)
 	}
 	var out Ignores
 	var problems []error
@@ -102,6 +103,25 @@ func ParseIgnores(name string, content []byte) (Ignores, error) {
 		return nil, errors.Join(problems...)
 	}
 	return out, nil
+}
+
+// yamlPlace finds the line in an error of the YAML decoder.
+var yamlPlace = regexp.MustCompile(`line (\d+): `)
+
+// yamlUnknown is how the decoder says that a key is not known.
+var yamlUnknown = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// placed says file:line: what is wrong.
+func placed(name string, err error) error {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n")
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	text = yamlUnknown.ReplaceAllString(text, `unknown key "$1"; use vulnerabilities, misconfigurations, secrets`)
+	text = strings.ReplaceAll(text, "report.ignoreDocument", "a mapping with the keys vulnerabilities, misconfigurations, secrets")
+	text = strings.ReplaceAll(text, "[]report.ignoreEntry", "a list of entries")
+	if m := yamlPlace.FindStringSubmatchIndex(text); m != nil {
+		return fmt.Errorf("%s:%s: %s", name, text[m[2]:m[3]], text[:m[0]]+text[m[1]:])
+	}
+	return fmt.Errorf("%s: %s", name, text)
 }
 
 func (e ignoreEntry) ignore(kind Kind) (Ignore, error) {

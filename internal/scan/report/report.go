@@ -112,6 +112,20 @@ type Database struct {
 	Note          string    `json:"note,omitempty"`
 }
 
+// StaleAfter is the age from which a database is warned of: the public one is
+// built anew every six hours (trivy-db, "update interval").
+const StaleAfter = 7 * 24 * time.Hour
+
+// Warning says that a database is too old to rely on, or is "". A demonstration
+// has a note of its own.
+func (d Database) Warning(now time.Time) string {
+	age := now.Sub(d.UpdatedAt)
+	if d.Demonstration || age <= StaleAfter {
+		return ""
+	}
+	return fmt.Sprintf("The vulnerability database is %d days old: what has become known since is missing. Run \"slipway scan db update\", or \"slipway scan db import FILE\" without a network.", int(age/(24*time.Hour)))
+}
+
 // Normalize drops findings with the same key, keeping the worst, and sorts:
 // worst first, then by id and package.
 func Normalize(findings []Finding) []Finding {

@@ -40,10 +40,12 @@ secrets:
 		"vulnerabilities:\n  - id: CVE-1\n    statement: x\n":                     "i.yaml:2: CVE-1 is ignored for ever",
 		"vulnerabilities:\n  - statement: x\n":                                    "an entry has no id",
 		"vulnerabilities:\n  - {id: CVE-1, statement: x, expired_at: tomorrow}\n": `"tomorrow" is not a date`,
-		"vulnerabilities:\n  - {id: CVE-1, reason: x}\n":                          `line 2: unknown key "reason"`,
-		"vulnerabilities:\n  - CVE-1\n":                                           "line 2: an entry must have the keys",
-		"vulnerability:\n  - id: CVE-1\n":                                         "field vulnerability not found",
-		"- CVE-1":                                                                 "cannot unmarshal",
+		"vulnerabilities:\n  - {id: CVE-1, reason: x}\n":                          `i.yaml:2: unknown key "reason"`,
+		"vulnerabilities:\n  - CVE-1\n":                                           "i.yaml:2: an entry must have the keys",
+		"vulnerability:\n  - id: CVE-1\n":                                         `i.yaml:1: unknown key "vulnerability"; use vulnerabilities`,
+		"- CVE-1":                                                                 "i.yaml:1: cannot unmarshal !!seq into a mapping with the keys vulnerabilities",
+		"vulnerabilities:\n  - id: CVE-1\n     statement: x\n":                    "i.yaml:3: mapping values are not allowed",
+		"vulnerabilities: none\n":                                                 "i.yaml:1: cannot unmarshal !!str `none` into a list of entries",
 		"\t":                                                                      "i.yaml: ",
 		entry(", paths: [\"[\"]"):                                                 "not a valid pattern",
 		entry(", purls: [zlib]"):                                                  "not a package URL",
@@ -162,6 +164,12 @@ func TestFormats(t *testing.T) {
 		t.Errorf("%s", gitlab)
 	}
 	var table bytes.Buffer
+	old := r
+	old.Database.UpdatedAt, old.Database.Demonstration = now.Add(-8*24*time.Hour), false
+	if err := old.Table(&table, Verdict{}, now); err != nil || !strings.Contains(table.String(), "WARNING: The vulnerability database is 8 days old") {
+		t.Errorf("an old database: %v\n%s", err, table.String())
+	}
+	table.Reset()
 	if err := r.Table(&table, Gate{Threshold: High}.Judge(r.Findings, now), now); err != nil {
 		t.Fatal(err)
 	}
