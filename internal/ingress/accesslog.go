@@ -95,9 +95,9 @@ func (l *accessLog) told(err error) {
 // request writes the line of a request.
 func (l *accessLog) request(r *http.Request, seen *asked, o *outcome, rec *recorder, began time.Time) {
 	e := accessEntry{
-		Time: began.UTC().Format("2006-01-02T15:04:05.000Z07:00"), Client: seen.client, User: seen.user, Method: r.Method, Scheme: schemeOf(r), Host: seen.host, Path: seen.path,
+		Time: began.UTC().Format("2006-01-02T15:04:05.000Z07:00"), Client: seen.client, User: clipped(seen.user, 256), Method: clipped(r.Method, 32), Scheme: schemeOf(r), Host: seen.host, Path: seen.path,
 		Protocol: r.Proto, Status: rec.status, Bytes: rec.bytes, Seconds: time.Since(began).Seconds(),
-		RequestID: r.Header.Get("X-Request-Id"), Agent: clipped(r.UserAgent(), 256),
+		RequestID: clipped(r.Header.Get("X-Request-Id"), 128), Agent: clipped(r.UserAgent(), 256),
 	}
 	if e.Status == 0 {
 		e.Status = 499 // the client went away before an answer

@@ -65,7 +65,7 @@ func countLog(ctx context.Context, kube kubernetes.Interface, pod corev1.Pod, o 
 	}
 	defer stream.Close()
 	lines := bufio.NewScanner(stream)
-	lines.Buffer(make([]byte, 64<<10), logBytes)
+	lines.Buffer(make([]byte, 64<<10), logBytes+1) // one line may be all of it
 	for lines.Scan() {
 		out.Lines++
 		if errorLine.Match(lines.Bytes()) {
