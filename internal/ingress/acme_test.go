@@ -80,7 +80,8 @@ func startCA(dir, challengeAddr string) (ACME, func(), error) {
 	addr := freeAddr()
 	_, port, _ := net.SplitHostPort(addr)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), caEnv+"="+addr, caDirEnv+"="+dir, caPortEnv+"="+challengePort)
+	// Its database too is below dir: several runs may go on at a time.
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+dir, caEnv+"="+addr, caDirEnv+"="+dir, caPortEnv+"="+challengePort)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		return ACME{}, nil, err
