@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,13 +90,25 @@ func (p *platform) signedInOrLocal(h http.Handler) http.Handler {
 	})
 }
 
-// fromLoopback reports whether a request was made by a program on this machine
-// and not passed on by a proxy on it. Browsers, which name the origin of what
-// they do, are no such programs: any page may send them here.
+// fromLoopback reports whether a program of this machine made a request: it was
+// not passed on by a proxy here, and no web page has a browser make it, be it
+// of another origin or under a name of its own that leads here (DNS rebinding).
 func fromLoopback(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil || r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+	for _, header := range []string{"X-Forwarded-For", "Origin", "Sec-Fetch-Site"} {
+		if r.Header.Get(header) != "" {
+			return false
+		}
+	}
+	if !isLoopback(r.RemoteAddr) {
 		return false
+	}
+	return r.Host == "localhost" || strings.HasPrefix(r.Host, "localhost:") || isLoopback(r.Host)
+}
+
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
