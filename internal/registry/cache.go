@@ -136,7 +136,13 @@ func (c *cache) serveUpstream(w http.ResponseWriter, req *http.Request, claims *
 	if err != nil {
 		return err
 	}
-	engine.ServeHTTP(w, inner)
+	if rt.kind == routeManifest && engine != http.Handler(u.local) {
+		if err := c.fetch(w, inner, engine, u, name, rt.reference); err != nil {
+			return err
+		}
+	} else {
+		engine.ServeHTTP(w, inner)
+	}
 	if rt.kind == routeManifest && req.Method == http.MethodGet {
 		u.root.used(name, rt.reference, c.r.now())
 	}

@@ -25,6 +25,7 @@ type public struct {
 	*fixture
 	front    *httptest.Server
 	requests atomic.Int64
+	refusal  atomic.Int64 // a status that every request is answered with; 0: none
 }
 
 func startPublic(t *testing.T) *public {
@@ -40,6 +41,12 @@ func startPublic(t *testing.T) *public {
 	}}
 	p.front = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.requests.Add(1)
+		if status := p.refusal.Load(); status != 0 {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(int(status))
+			fmt.Fprint(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}`)
+			return
+		}
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(p.front.Close)
@@ -166,6 +173,46 @@ func TestCacheSignsInUpstream(t *testing.T) {
 	anonymous := startCache(t, p, nil)
 	if _, err := anonymous.pull("docker.io/corp/base:1"); err == nil {
 		t.Error("a private image came without credentials")
+	}
+}
+
+// TestCacheSaysWhy: what an upstream refuses is not called unknown, and what is
+// cached serves on.
+func TestCacheSaysWhy(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	p.push("library/debian:12", image(t, 2), as("dev"))
+	p.push("library/debian:13", image(t, 1), as("dev"))
+	f := startCache(t, p, nil)
+	if _, err := f.pull("docker.io/library/debian:12"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.pull("docker.io/library/debian:none"); err == nil || !strings.Contains(err.Error(), "MANIFEST_UNKNOWN: manifest unknown: docker.io has no library/debian:none") {
+		t.Errorf("what the upstream does not have: %v", err)
+	}
+	for status, want := range map[int64]string{
+		http.StatusTooManyRequests:     "TOOMANYREQUESTS: docker.io refuses library/debian:13 for now, its rate limit is used up: You have reached your pull rate limit. Give the cache an account there by registry.credentials",
+		http.StatusUnauthorized:        "DENIED: docker.io denies library/debian:13: it does not exist there, or is not for anonymous clients",
+		http.StatusInternalServerError: "UNAVAILABLE: docker.io did not give library/debian:13: it answered with status 500.",
+	} {
+		p.refusal.Store(status)
+		if _, err := f.pull("docker.io/library/debian:12"); err != nil {
+			t.Errorf("%d: what is cached: %v", status, err)
+		}
+		if _, err := f.pull("docker.io/library/debian:13"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+	p.refusal.Store(0)
+	if _, err := f.pull("docker.io/library/debian:13"); err != nil {
+		t.Errorf("the upstream gives again: %v", err)
+	}
+	wrong := start(t, func(c *registry.Config) {
+		c.Upstreams = []registry.Upstream{{Host: "docker.io", URL: p.front.URL, Username: "rep", Password: "wrong"}}
+	})
+	if _, err := wrong.pull("docker.io/library/debian:13"); err == nil || !strings.Contains(err.Error(), "is not for the user rep: HTTP Basic: Access denied") {
+		t.Errorf("a wrong credential: %v", err)
 	}
 }
 
