@@ -347,12 +347,17 @@ func (h *routes) deleteImage(w http.ResponseWriter, r *api.Request) error {
 }
 
 func (h *routes) collect(w http.ResponseWriter, r *api.Request) error {
-	done, err := h.r.Collect(r.Context())
+	collect := h.r.Collect
+	if wanted(r, "untagged") {
+		collect = h.r.CollectUntagged
+	}
+	done, err := collect(r.Context())
 	if err != nil {
 		return err
 	}
 	return api.WriteJSON(w, http.StatusOK, map[string]any{
 		"tags": done.Tags, "images": done.Images, "blobs": done.Blobs, "bytes": done.Bytes, "seconds": done.Duration.Seconds(),
+		"waiting_images": done.WaitingImages, "waiting_blobs": done.WaitingBlobs, "waiting_bytes": done.WaitingBytes,
 	})
 }
 

@@ -19,6 +19,11 @@ type Collected struct {
 	Blobs    int
 	Bytes    int64 // freed on the disk
 	Duration time.Duration
+
+	// What nothing needs and is too young to go yet.
+	WaitingImages int
+	WaitingBlobs  int
+	WaitingBytes  int64
 }
 
 func (c *Collected) add(o Collected) {
@@ -26,6 +31,8 @@ func (c *Collected) add(o Collected) {
 	c.Images += o.Images
 	c.Blobs += o.Blobs
 	c.Bytes += o.Bytes
+	c.WaitingBlobs += o.WaitingBlobs
+	c.WaitingBytes += o.WaitingBytes
 }
 
 // Run reconciles the catalogue, then applies due clean-up policies and collects
@@ -59,16 +66,26 @@ func (r *Registry) Run(ctx context.Context) error {
 // Config.BlobAfter stays, and so does all that Use names. What was removed
 // before an error is reported with it.
 func (r *Registry) Collect(ctx context.Context) (Collected, error) {
+	return r.collectAfter(ctx, r.cfg.UntaggedAfter)
+}
+
+// CollectUntagged is Collect for who needs room now: images without a tag go
+// after Config.BlobAfter already, which no push takes.
+func (r *Registry) CollectUntagged(ctx context.Context) (Collected, error) {
+	return r.collectAfter(ctx, min(r.cfg.BlobAfter, r.cfg.UntaggedAfter))
+}
+
+func (r *Registry) collectAfter(ctx context.Context, untagged time.Duration) (Collected, error) {
 	r.collecting.Lock()
 	defer r.collecting.Unlock()
 	begin := time.Now()
 	var total Collected
-	err := r.collect(ctx, &total)
+	err := r.collect(ctx, untagged, &total)
 	total.Duration = time.Since(begin)
 	return total, err
 }
 
-func (r *Registry) collect(ctx context.Context, total *Collected) error {
+func (r *Registry) collect(ctx context.Context, untagged time.Duration, total *Collected) error {
 	if err := r.reconcile(ctx); err != nil {
 		return err
 	}
@@ -87,9 +104,7 @@ func (r *Registry) collect(ctx context.Context, total *Collected) error {
 			return err
 		}
 	}
-	images, err := r.removeUntagged(ctx, used)
-	total.Images += images
-	if err != nil {
+	if err := r.removeUntagged(ctx, used, untagged, total); err != nil {
 		return err
 	}
 	swept, err := r.sweepImages(ctx)
@@ -154,32 +169,34 @@ func (r *Registry) inUse(ctx context.Context) (inUse, error) {
 func (u inUse) tag(path, tag, digest string) bool { return u[digest] || u[path+":"+tag] }
 
 // removeUntagged removes images that have no tag, are not part of an index, are
-// not about a stored image, are not in use and are old enough.
-func (r *Registry) removeUntagged(ctx context.Context, used inUse) (int, error) {
+// not about a stored image, are not in use and were pushed longer ago than
+// after.
+func (r *Registry) removeUntagged(ctx context.Context, used inUse, after time.Duration, total *Collected) error {
 	repos, err := r.index.Repositories(ctx, 0)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	removed := 0
 	for _, repo := range repos {
 		for {
-			n, err := r.removeUntaggedOnce(ctx, repo, used)
-			removed += n
+			removed, waiting, err := r.removeUntaggedOnce(ctx, repo, used, after)
+			total.Images += removed
 			if err != nil {
-				return removed, err
+				return err
 			}
-			if n == 0 {
+			if removed == 0 {
+				total.WaitingImages += waiting
 				break // the images of a removed index may have become free
 			}
 		}
 	}
-	return removed, nil
+	return nil
 }
 
-func (r *Registry) removeUntaggedOnce(ctx context.Context, repo Repository, used inUse) (int, error) {
+// removeUntaggedOnce returns how many images went and how many will later.
+func (r *Registry) removeUntaggedOnce(ctx context.Context, repo Repository, used inUse, after time.Duration) (removed, waiting int, err error) {
 	images, err := r.index.Images(ctx, repo.ID)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	have := map[string]bool{}
 	for _, image := range images {
@@ -187,16 +204,24 @@ func (r *Registry) removeUntaggedOnce(ctx context.Context, repo Repository, used
 	}
 	stored, err := r.root.repository(ctx, repo.Path)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	removed := 0
 	for _, image := range images {
-		if len(image.Tags) > 0 || used[image.Digest] || image.Subject != "" && have[image.Subject] ||
-			image.PushedAt.After(r.now().Add(-r.cfg.UntaggedAfter)) {
+		if len(image.Tags) > 0 || used[image.Digest] || image.Subject != "" && have[image.Subject] {
+			continue
+		}
+		if image.PushedAt.After(r.now().Add(-after)) {
+			listed, err := r.index.Listed(ctx, repo.ID, image.Digest)
+			if err != nil {
+				return removed, waiting, err
+			}
+			if !listed {
+				waiting++
+			}
 			continue
 		}
 		gone := false
-		_, err := r.root.seen.unlessSince(image.Digest, r.now().Add(-r.cfg.BlobAfter), func() error {
+		old, err := r.root.seen.unlessSince(image.Digest, r.now().Add(-r.cfg.BlobAfter), func() error {
 			// Asked again now that no push can interfere: it may have got a tag,
 			// or an index that lists it.
 			now, err := r.index.Image(ctx, repo.ID, image.Digest)
@@ -214,13 +239,16 @@ func (r *Registry) removeUntaggedOnce(ctx context.Context, repo Repository, used
 			return r.index.DeleteImage(ctx, repo.ID, image.Digest)
 		})
 		if err != nil && !delivery.IsNotFound(err) {
-			return removed, err
+			return removed, waiting, err
 		}
 		if gone {
 			removed++
 		}
+		if !old {
+			waiting++ // a client has just asked for it
+		}
 	}
-	return removed, nil
+	return removed, waiting, nil
 }
 
 // sweepImages removes the blobs that no recorded image references.
@@ -239,9 +267,6 @@ func (r *Registry) sweepImages(ctx context.Context) (Collected, error) {
 func (r *Registry) sweep(ctx context.Context, rt *root, marked map[string]struct{}, still func(d string) (bool, error)) (Collected, error) {
 	var done Collected
 	after := r.now().Add(-r.cfg.BlobAfter)
-	if r.started.After(after) {
-		return done, nil // what clients relied on before the start is not known
-	}
 	var unmarked []string
 	err := rt.store.Blobs().Enumerate(ctx, func(d digest.Digest) error {
 		if _, ok := marked[string(d)]; !ok {
@@ -255,6 +280,12 @@ func (r *Registry) sweep(ctx context.Context, rt *root, marked map[string]struct
 	if len(unmarked) == 0 {
 		return done, nil
 	}
+	if r.started.After(after) { // what clients relied on before the start is not known
+		for _, d := range unmarked {
+			done.wait(rt.file(blobPath(d)))
+		}
+		return done, nil
+	}
 	var names []string
 	if err := rt.eachRepository(ctx, func(name string) error { names = append(names, name); return nil }); err != nil {
 		return done, err
@@ -265,10 +296,15 @@ func (r *Registry) sweep(ctx context.Context, rt *root, marked map[string]struct
 		}
 		var freed int64
 		gone := false
-		_, err := rt.seen.unlessSince(d, after, func() error {
+		old, err := rt.seen.unlessSince(d, after, func() error {
 			info, err := os.Stat(rt.file(blobPath(d)))
-			if err != nil || info.ModTime().After(after) {
+			if err != nil {
 				return ignoreNotExist(err)
+			}
+			if info.ModTime().After(after) {
+				done.WaitingBlobs++
+				done.WaitingBytes += info.Size()
+				return nil
 			}
 			if used, err := still(d); err != nil || used {
 				return err
@@ -283,8 +319,19 @@ func (r *Registry) sweep(ctx context.Context, rt *root, marked map[string]struct
 			done.Blobs++
 			done.Bytes += freed
 		}
+		if !old {
+			done.wait(rt.file(blobPath(d)))
+		}
 	}
 	return done, nil
+}
+
+// wait counts a blob that is too young to go.
+func (c *Collected) wait(file string) {
+	if info, err := os.Stat(file); err == nil {
+		c.WaitingBlobs++
+		c.WaitingBytes += info.Size()
+	}
 }
 
 func ignoreNotExist(err error) error {
