@@ -31,7 +31,8 @@ func (f *failure) paused(now time.Time) bool { return f.until.Load() > now.UnixN
 // why it cannot have endpoints.
 func (b *builder) backendFor(namespace string, ref networkingv1.IngressBackend) (*backend, string) {
 	if ref.Service == nil {
-		return &backend{key: namespace + "/?", namespace: namespace}, "resource backends are not supported; name a Service"
+		const problem = "resource backends are not supported; name a Service"
+		return &backend{key: namespace + "/?", namespace: namespace, problem: problem}, problem
 	}
 	port := ref.Service.Port.Name
 	if port == "" {

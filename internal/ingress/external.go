@@ -277,7 +277,8 @@ func (h *handler) servedHere(t *table, e *externalAuth, u *url.URL) bool {
 	if e.host != "" { // an Ingress for any host does not make every name ours
 		return t.vhostFor(host) != nil
 	}
-	return t.match(host, u.Path) != nil
+	path, ok := normalPath(u.Path)
+	return ok && t.match(host, path) != nil
 }
 
 func (h *handler) askHere(w http.ResponseWriter, q *http.Request) (err error) {

@@ -59,7 +59,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		h.cfg.Platform.ServeHTTP(&plainWriter{caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}, r)
 		return nil
 	}
-	route := t.match(host, r.URL.Path)
+	path, ok := normalPath(r.URL.Path)
+	if !ok {
+		refuse(w, http.StatusBadRequest, "The path leads above the root.")
+		return nil
+	}
+	route := t.match(host, path)
 	if route == nil {
 		began, seen := time.Now(), askedOf(r)
 		rec := &recorder{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
@@ -391,7 +396,7 @@ func setClient(r *http.Request) {
 // rewrite replaces the path by the target, in which $1 is what the path's
 // first group matched.
 func rewrite(route *route, r *http.Request) {
-	path := r.URL.Path
+	path, _ := normalPath(r.URL.Path) // one that leads above the root has no route
 	m := route.regex.FindStringSubmatchIndex(path)
 	if m == nil {
 		return

@@ -20,6 +20,42 @@ func hostname(hostport string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
+// normalPath returns the path by which a request is routed: without empty
+// elements, "." and "..", as nginx has it. An application may read
+// "/x/..//admin" as "/admin"; it must not get there by the route of "/", past
+// what protects "/admin". ok is false when the path leads above the root.
+func normalPath(p string) (normal string, ok bool) {
+	if p == "" || p == "*" {
+		return "/", true
+	}
+	if p[0] != '/' {
+		return p, true
+	}
+	if !strings.Contains(p, "//") && !strings.Contains(p, "/.") {
+		return p, true
+	}
+	var kept []string
+	elements := strings.Split(p[1:], "/")
+	for i, e := range elements {
+		last := i == len(elements)-1
+		switch e {
+		case "", ".":
+		case "..":
+			if len(kept) == 0 {
+				return "", false
+			}
+			kept = kept[:len(kept)-1]
+		default:
+			kept = append(kept, e)
+			continue
+		}
+		if last {
+			kept = append(kept, "") // the slash at the end stays
+		}
+	}
+	return "/" + strings.Join(kept, "/"), true
+}
+
 // match returns the route for a host (as hostname returns it) and a decoded
 // path, or nil. A host's own rules come before those of a wildcard, which
 // covers exactly one label, and those before rules without a host. Within a

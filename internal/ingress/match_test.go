@@ -48,6 +48,23 @@ func TestPathTypes(t *testing.T) {
 	}
 }
 
+func TestNormalPath(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"/": "/", "": "/", "*": "/", "/a/b": "/a/b", "/a//b": "/a/b", "//": "/", "//a": "/a", "/a/./b": "/a/b", "/a/../b": "/b", "/a/..": "/", "/a/b/..": "/a/", "/a/.": "/a/",
+		"/a/...": "/a/...", "/.well-known/x": "/.well-known/x", "/a/": "/a/", "/a//": "/a/", "/x/..//admin": "/admin",
+	} {
+		if got, ok := normalPath(in); got != want || !ok {
+			t.Errorf("%q: %q %v, want %q", in, got, ok, want)
+		}
+	}
+	for _, in := range []string{"/..", "/../a", "/a/../../b", "//../a"} {
+		if got, ok := normalPath(in); ok {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
+
 func TestHostPrecedence(t *testing.T) {
 	t.Parallel()
 	tb := emptyTable()

@@ -209,11 +209,14 @@ func (b *builder) problem(ingress string, problems ...string) {
 // older one wins, as in ingress-nginx.
 func (b *builder) mine() []*networkingv1.Ingress {
 	classes := map[string]bool{b.class: true}
-	isDefault := true
+	isDefault := true // until there is a class that says so, or that another one is
 	for _, c := range b.in.Classes {
 		switch {
 		case c.Spec.Controller == controllerName:
 			classes[c.Name] = true
+			if c.Name == b.class && c.Annotations[networkingv1.AnnotationIsDefaultIngressClass] != "true" {
+				isDefault = false
+			}
 		case c.Name == b.class:
 			classes[c.Name] = false // somebody else's class with our name
 		case c.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true":
