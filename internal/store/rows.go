@@ -31,3 +31,7 @@ func Null(id int64) any {
 	}
 	return id
 }
+
+// GroupTree begins a query with the table below (id): the namespace that is the
+// query's first argument and every group below it.
+const GroupTree = `WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)`

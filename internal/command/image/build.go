@@ -28,11 +28,7 @@ func BuildCommand(connect rest.Connect, socket func() (string, error)) *cobra.Co
 			"push it to the platform's registry. An image is named without the registry's host: group/project:tag.\n" +
 			"What follows -- is given to docker build: --build-arg, --target, --secret, --platform, -f and the like.",
 		Example: "  slipway image build -t team/app:1 --push .\n  slipway image build -t team/app:1 --push . -- -f deploy/Dockerfile --build-arg VERSION=1",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			path, err := socket()
 			if err != nil {
 				return err
@@ -67,7 +63,7 @@ func BuildCommand(connect rest.Connect, socket func() (string, error)) *cobra.Co
 			}
 			command = append(command, args[1:]...)
 			return run(c.InOrStdin(), c.OutOrStdout(), append(command, args[0])...)
-		},
+		}),
 	}
 	c.Flags().StringArrayVarP(&tags, "tag", "t", nil, "name of the image: group/project[/name]:tag; may be repeated")
 	c.Flags().BoolVar(&push, "push", false, "push the image to the platform's registry")

@@ -14,11 +14,7 @@ func cacheCommand(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "cache", Short: "List the images of the pull-through cache", Args: cobra.NoArgs, Example: "  slipway image cache",
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, _ []string) error {
 			type cached struct {
 				Reference string     `json:"reference"`
 				Digest    string     `json:"digest"`
@@ -40,7 +36,7 @@ func cacheCommand(connect rest.Connect) *cobra.Command {
 				}
 				return fmt.Sprintf("%s\t%s\t%s\t%s", i.Reference, shortDigest(i.Digest), bytesText(i.Size), used)
 			})
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -52,11 +48,7 @@ func collectCommand(connect rest.Connect) *cobra.Command {
 		Use: "gc", Short: "Remove now what no tag and no workload needs", Args: cobra.NoArgs,
 		Long:    "Apply the clean-up policies that are due, and remove untagged images and unreferenced blobs\nthat are old enough: a day for images, an hour since a client last asked for blobs. The\nplatform does the same every hour; pushes and pulls go on meanwhile. With --untagged images\nwithout a tag need be an hour old only.",
 		Example: "  slipway image gc\n  slipway image gc --untagged",
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, _ []string) error {
 			var done struct {
 				Tags    int     `json:"tags"`
 				Images  int     `json:"images"`
@@ -79,7 +71,7 @@ func collectCommand(connect rest.Connect) *cobra.Command {
 				fmt.Fprintf(c.OutOrStdout(), "Too young to go: %d images without a tag, and %d blobs (%s) that a push under way could still need.\n", done.WaitingImages, done.WaitingBlobs, bytesText(done.WaitingBytes))
 			}
 			return nil
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&untagged, "untagged", false, "do not keep images without a tag for a day")
@@ -94,11 +86,7 @@ func policyCommand(connect rest.Connect) *cobra.Command {
 		Use: "policy PROJECT", Short: "Show or set which tags of a project go by themselves", Args: cobra.ExactArgs(1),
 		Long:    "Show or set the clean-up policy of a project. Tags that match --match, do not match --except,\nare not among the --keep newest of their repository and are older than --older-than are removed.\nThe tag \"latest\" and what the cluster uses always stay. What is not given stays as it is.\nWith --dry-run nothing is set or removed: the tags that would go now are listed.",
 		Example: "  slipway image policy team/app\n  slipway image policy team/app --match '.*' --keep 10 --dry-run\n  slipway image policy team/app --match '.*' --except 'v.+' --keep 10 --older-than 30d",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			path := "/projects/" + rest.Escape(args[0]) + "/registry/cleanup_policy"
 			in := map[string]any{}
 			for flag, given := range map[string]struct {
@@ -112,18 +100,17 @@ func policyCommand(connect rest.Connect) *cobra.Command {
 			if dry {
 				return previewPolicy(c, client, path, in, asJSON)
 			}
-			var now any
-			if len(in) == 0 && !c.Flags().Changed("off") {
-				_, err = client.Call(c.Context(), http.MethodGet, path, "", nil, &now)
-			} else {
+			method, body := http.MethodGet, any(nil)
+			if len(in) > 0 || c.Flags().Changed("off") {
 				in["enabled"] = !off
-				_, err = client.Call(c.Context(), http.MethodPut, path, "", in, &now)
+				method, body = http.MethodPut, in
 			}
-			if err != nil {
+			var now any
+			if _, err := client.Call(c.Context(), method, path, "", body, &now); err != nil {
 				return err
 			}
 			return writeJSON(c.OutOrStdout(), now)
-		},
+		}),
 	}
 	f := c.Flags()
 	f.IntVar(&keep, "keep", 0, "newest tags to keep per repository")

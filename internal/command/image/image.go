@@ -72,11 +72,7 @@ func listCommand(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "ls [PROJECT]", Short: "List the image repositories of a project, or of all", Args: cobra.MaximumNArgs(1),
 		Example: "  slipway image ls\n  slipway image ls team/app --json",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			projects := args
 			if len(args) == 0 {
 				all, err := rest.All[project](c.Context(), client, "/projects?simple=true")
@@ -101,7 +97,7 @@ func listCommand(connect rest.Connect) *cobra.Command {
 			return table(c.OutOrStdout(), "REPOSITORY\tTAGS\tIMAGES\tSIZE\tSINCE", list, func(r repository) string {
 				return fmt.Sprintf("%s\t%d\t%d\t%s\t%s", r.Path, r.TagsCount, r.Images, bytesText(r.Size), r.CreatedAt.Format(time.DateOnly))
 			})
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -140,11 +136,7 @@ func tagsCommand(connect rest.Connect) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "tags REPOSITORY", Short: "List the tags of a repository", Args: cobra.ExactArgs(1), Example: "  slipway image tags team/app",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			repo, err := find(c.Context(), client, args[0])
 			if err != nil {
 				return err
@@ -163,7 +155,7 @@ func tagsCommand(connect rest.Connect) *cobra.Command {
 				}
 				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", t.Name, shortDigest(t.Digest), bytesText(t.TotalSize), t.CreatedAt.Format("2006-01-02 15:04"), job)
 			})
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -186,11 +178,7 @@ func splitRef(s string) (path, ref string, err error) {
 func inspectCommand(connect rest.Connect) *cobra.Command {
 	return &cobra.Command{
 		Use: "inspect IMAGE", Short: "Show an image's digest, platform, labels and layers as JSON", Args: cobra.ExactArgs(1), Example: "  slipway image inspect team/app:v1.0.0",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			path, ref, err := splitRef(args[0])
 			if err != nil {
 				return err
@@ -207,7 +195,7 @@ func inspectCommand(connect rest.Connect) *cobra.Command {
 				return err
 			}
 			return writeJSON(c.OutOrStdout(), image)
-		},
+		}),
 	}
 }
 
@@ -216,11 +204,7 @@ func removeCommand(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rm IMAGE...", Short: "Remove tags, images by digest, or a whole repository", Args: cobra.MinimumNArgs(1),
 		Example: "  slipway image rm team/app:old\n  slipway image rm --all team/app/experiment",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			for _, arg := range args {
 				path, ref, err := splitRef(arg)
 				if err != nil {
@@ -245,7 +229,7 @@ func removeCommand(connect rest.Connect) *cobra.Command {
 				fmt.Fprintln(c.OutOrStdout(), "Removed "+arg)
 			}
 			return nil
-		},
+		}),
 	}
 	c.Flags().BoolVar(&all, "all", false, "remove the repository with everything in it")
 	return c
@@ -256,18 +240,14 @@ func pushCommand(connect rest.Connect) *cobra.Command {
 		Use: "push SOURCE IMAGE", Short: "Push an image from a docker archive or an OCI layout", Args: cobra.ExactArgs(2),
 		Long:    "Push an image from a file of \"docker save\" or a folder in OCI layout. A name below a public\nregistry's host, such as docker.io/library/debian:12, goes into the pull-through cache and\nserves under its public name while that registry is away (for administrators).",
 		Example: "  docker save app:1 -o app.tar && slipway image push app.tar team/app:1\n  slipway image push ./layout docker.io/library/debian:12",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			stored, err := Push(c.Context(), client, args[0], args[1])
 			if err != nil {
 				return err
 			}
 			fmt.Fprintln(c.OutOrStdout(), stored)
 			return nil
-		},
+		}),
 	}
 }
 

@@ -103,11 +103,7 @@ func create(connect rest.Connect) *cobra.Command {
 		Use: "create", Short: "Make a runner and print its token, which is shown once", Args: cobra.NoArgs,
 		Long:    "Make a runner for the whole platform, a group or a project and print its token. Register that with\n\"slipway runner register\" or the official \"gitlab-runner register --token\" on the machine that shall run jobs.",
 		Example: "  slipway runner create --description builder --tags arm64,large\n  slipway runner create --project team/app",
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, _ []string) error {
 			in := map[string]any{"runner_type": "instance_type", "description": description, "locked": locked, "paused": paused, "maintenance_note": note}
 			if c.Flags().Changed("tags") {
 				in["tag_list"] = tags
@@ -144,7 +140,7 @@ func create(connect rest.Connect) *cobra.Command {
 			fmt.Fprintln(c.OutOrStdout(), made.Token)
 			fmt.Fprintf(c.ErrOrStderr(), "Runner %d is made. On its machine: slipway runner register --url %s --token TOKEN\n", made.ID, client.URL)
 			return nil
-		},
+		}),
 	}
 	f := c.Flags()
 	f.StringVar(&description, "description", "", "what to call it")

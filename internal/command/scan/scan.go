@@ -331,17 +331,13 @@ func databaseCall(connect rest.Connect, use, short, method, path string) *cobra.
 	var asJSON bool
 	c := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs, Example: "  slipway scan db " + use,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, _ []string) error {
 			var db databaseAnswer
 			if _, err := client.Call(c.Context(), method, path, "", nil, &db); err != nil {
 				return err
 			}
 			return db.write(c, asJSON)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -353,11 +349,7 @@ func importCommand(connect rest.Connect) *cobra.Command {
 		Use: "import FILE", Short: "Install a database from a file, such as Trivy's db.tar.gz", Args: cobra.ExactArgs(1),
 		Long:    "Install a database from a tar file, compressed or not, that holds trivy.db and metadata.json:\nthe layer of the artifact ghcr.io/aquasecurity/trivy-db:2, fetched where there is a network.",
 		Example: "  oras pull ghcr.io/aquasecurity/trivy-db:2 && slipway scan db import db.tar.gz",
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := connect()
-			if err != nil {
-				return err
-			}
+		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {
 				return delivery.Errorf(delivery.Invalid, "%s cannot be read: %v", args[0], err)
@@ -369,7 +361,7 @@ func importCommand(connect rest.Connect) *cobra.Command {
 				return err
 			}
 			return db.write(c, asJSON)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c

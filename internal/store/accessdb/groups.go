@@ -94,7 +94,7 @@ func (s *Store) UpdateGroup(ctx context.Context, g delivery.Group) (delivery.Gro
 func (s *Store) DeleteGroup(ctx context.Context, id int64) error {
 	return s.db.Write(ctx, func(t *store.Tx) error {
 		var n int
-		err := t.QueryRow(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
+		err := t.QueryRow(store.GroupTree+`
 			SELECT count(*) FROM projects WHERE namespace_id IN (SELECT id FROM below)`, id).Scan(&n)
 		if err != nil {
 			return fmt.Errorf("accessdb: delete group: %w", err)
@@ -102,12 +102,12 @@ func (s *Store) DeleteGroup(ctx context.Context, id int64) error {
 		if n > 0 {
 			return &delivery.Error{Kind: delivery.Conflict, Message: fmt.Sprintf("The group still holds %d projects.", n), Next: "Delete or transfer them first."}
 		}
-		if _, err := t.Exec(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
+		if _, err := t.Exec(store.GroupTree+`
 			DELETE FROM avatars WHERE kind = 'group' AND owner_id IN (SELECT id FROM below)`, id); err != nil {
 			return fmt.Errorf("accessdb: delete group: %w", err)
 		}
 		// The bots of group tokens live for their group only.
-		if _, err := t.Exec(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
+		if _, err := t.Exec(store.GroupTree+`
 			DELETE FROM users WHERE bot = 1 AND id IN (SELECT user_id FROM tokens WHERE kind = 'group_access_token' AND group_id IN (SELECT id FROM below))`, id); err != nil {
 			return fmt.Errorf("accessdb: delete group: %w", err)
 		}
@@ -225,7 +225,7 @@ func (s *Store) GroupRole(ctx context.Context, groupID, userID int64, now time.T
 func (s *Store) GroupHasMemberBelow(ctx context.Context, groupID, userID int64, now time.Time) (ok bool, err error) {
 	ms := store.Millis(now)
 	err = s.db.Read(ctx, func(t *store.Tx) error {
-		return t.QueryRow(`WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id)
+		return t.QueryRow(store.GroupTree+`
 			SELECT EXISTS (SELECT 1 FROM group_members WHERE user_id = ? AND group_id IN (SELECT id FROM below) AND (expires_at = 0 OR expires_at > ?))
 			    OR EXISTS (SELECT 1 FROM project_members m JOIN projects p ON p.id = m.project_id WHERE m.user_id = ? AND p.namespace_id IN (SELECT id FROM below) AND (m.expires_at = 0 OR m.expires_at > ?))`,
 			groupID, userID, ms, userID, ms).Scan(&ok)

@@ -296,7 +296,7 @@ func visible(f forge.ProjectFilter) (string, []any) {
 		add(`lower(p.name) LIKE ? ESCAPE '\' OR n.full_path_key || '/' || p.path_key LIKE ? ESCAPE '\' OR lower(p.description) LIKE ? ESCAPE '\'`, store.Like(f.Search), store.Like(f.Search), store.Like(f.Search))
 	}
 	if f.GroupID != 0 && f.Subgroups {
-		add(`p.namespace_id IN (WITH RECURSIVE below (id) AS (SELECT ? UNION ALL SELECT c.id FROM namespaces c JOIN below b ON c.parent_id = b.id) SELECT id FROM below)`, f.GroupID)
+		add(`p.namespace_id IN (`+store.GroupTree+` SELECT id FROM below)`, f.GroupID)
 	} else if f.GroupID != 0 {
 		add(`p.namespace_id = ?`, f.GroupID)
 	}
