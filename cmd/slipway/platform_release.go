@@ -66,6 +66,15 @@ func (a *rolloutsForReleases) clients() (*gitops.Client, *rollout.Client, error)
 	return gitops.NewClient(kube), rollout.NewClient(kube), nil
 }
 
+// act does something with the rollouts of the cluster, if it is there.
+func (a *rolloutsForReleases) act(do func(*rollout.Client) error) error {
+	_, c, err := a.clients()
+	if err != nil {
+		return err
+	}
+	return do(c)
+}
+
 // watch tells the timeline of every change. Applications come first, because
 // they name the environments of their rollouts.
 func (a *rolloutsForReleases) watch(ctx context.Context, s *release.Service) error {
@@ -186,38 +195,22 @@ func analysisForReleases(run rollout.Analysis) release.Analysis {
 
 // Promote implements release.Rollouts.
 func (a *rolloutsForReleases) Promote(ctx context.Context, namespace, name string) error {
-	_, c, err := a.clients()
-	if err != nil {
-		return err
-	}
-	return c.Promote(ctx, namespace, name)
+	return a.act(func(c *rollout.Client) error { return c.Promote(ctx, namespace, name) })
 }
 
 // PromoteFull implements release.Rollouts.
 func (a *rolloutsForReleases) PromoteFull(ctx context.Context, namespace, name string) error {
-	_, c, err := a.clients()
-	if err != nil {
-		return err
-	}
-	return c.PromoteFull(ctx, namespace, name)
+	return a.act(func(c *rollout.Client) error { return c.PromoteFull(ctx, namespace, name) })
 }
 
 // Abort implements release.Rollouts.
 func (a *rolloutsForReleases) Abort(ctx context.Context, namespace, name string) error {
-	_, c, err := a.clients()
-	if err != nil {
-		return err
-	}
-	return c.Abort(ctx, namespace, name)
+	return a.act(func(c *rollout.Client) error { return c.Abort(ctx, namespace, name) })
 }
 
 // Retry implements release.Rollouts.
 func (a *rolloutsForReleases) Retry(ctx context.Context, namespace, name string) error {
-	_, c, err := a.clients()
-	if err != nil {
-		return err
-	}
-	return c.Retry(ctx, namespace, name)
+	return a.act(func(c *rollout.Client) error { return c.Retry(ctx, namespace, name) })
 }
 
 // codeForReleases implements release.Code.

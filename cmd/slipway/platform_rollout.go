@@ -7,6 +7,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/release"
+	"github.com/slipwayhq/slipway/internal/rollout"
 )
 
 // syncSlack is how much later than its rollout a sync may seem to begin: the
@@ -38,11 +39,7 @@ func (a *rolloutsForReleases) Revert(ctx context.Context, application string, by
 
 // Announce implements release.Rollouts.
 func (a *rolloutsForReleases) Announce(ctx context.Context, namespace, name, reason, message string, warning bool) error {
-	_, c, err := a.clients()
-	if err != nil {
-		return err
-	}
-	return c.Announce(ctx, namespace, name, reason, message, warning)
+	return a.act(func(c *rollout.Client) error { return c.Announce(ctx, namespace, name, reason, message, warning) })
 }
 
 // Person implements release.Members.

@@ -58,6 +58,8 @@ type Service struct {
 	version string
 	wake    chan struct{}
 	running sync.Mutex // held while Trivy runs or its database is replaced
+	// trees holds one element for each file tree that lies on the disk.
+	trees chan struct{}
 	// yielding is the process of a scan of low priority; 0 while there is none.
 	yielding atomic.Int64
 	renew    atomic.Bool // stored images are to be looked at again
@@ -84,7 +86,7 @@ func New(cfg Config) (*Service, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("scan: create folder: %w", err)
 	}
-	s := &Service{cfg: cfg, version: "of unknown version", wake: make(chan struct{}, 1), ended: map[int64]chan struct{}{}}
+	s := &Service{cfg: cfg, version: "of unknown version", wake: make(chan struct{}, 1), trees: make(chan struct{}, maxTrees), ended: map[int64]chan struct{}{}}
 	s.renew.Store(true)
 	return s, s.cleanUp()
 }

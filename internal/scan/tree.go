@@ -14,19 +14,34 @@ import (
 	"github.com/slipwayhq/slipway/internal/scan/report"
 )
 
+// Bounds of what file trees take of the disk, beside Config.MaxTree: how many
+// are unpacked at a time (one is scanned, the next one waits), and how many
+// files and folders one may hold.
+const (
+	maxTrees   = 2
+	maxEntries = 1_000_000
+)
+
 // ScanTree scans a file tree that comes as a tar stream, and waits for the
 // result. Links and devices in it are left out; a tree larger than
-// Config.MaxTree gives an error of kind TooLarge.
+// Config.MaxTree, or of more than a million files, gives an error of kind
+// TooLarge.
 func (s *Service) ScanTree(ctx context.Context, request Scan, tree io.Reader) (Scan, error) {
 	if request.Type != TypeFS && request.Type != TypeConfig && request.Type != TypeSecret {
 		return Scan{}, delivery.Errorf(delivery.Invalid, "A file tree is scanned as fs, config or secret, not as %q.", request.Type)
+	}
+	select {
+	case s.trees <- struct{}{}:
+		defer func() { <-s.trees }()
+	case <-ctx.Done():
+		return Scan{}, &delivery.Error{Kind: delivery.Canceled, Op: "scan: wait for other file trees", Err: ctx.Err()}
 	}
 	dir, err := os.MkdirTemp(s.cfg.Dir, "run-")
 	if err != nil {
 		return Scan{}, fmt.Errorf("scan: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	if err := extract(ctx, tree, dir, s.cfg.MaxTree); err != nil {
+	if err := extract(ctx, tree, dir, s.cfg.MaxTree, maxEntries); err != nil {
 		return Scan{}, err
 	}
 	queued, err := s.Enqueue(ctx, request)
@@ -55,9 +70,10 @@ func (s *Service) scanTree(ctx context.Context, scan *Scan, dir string) (report.
 	return rep, err
 }
 
-// extract unpacks the regular files of a tar stream beneath dir. os.Root keeps
+// extract unpacks the regular files of a tar stream beneath dir: at most so many
+// bytes and so many entries. os.Root keeps
 // every path inside.
-func extract(ctx context.Context, tree io.Reader, dir string, most int64) error {
+func extract(ctx context.Context, tree io.Reader, dir string, most int64, files int) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("scan: unpack: %w", err)
@@ -65,9 +81,12 @@ func extract(ctx context.Context, tree io.Reader, dir string, most int64) error 
 	defer root.Close()
 	archive := tar.NewReader(tree)
 	left := most
-	for {
+	for entries := 0; ; entries++ {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if entries == files {
+			return delivery.Errorf(delivery.TooLarge, "The file tree holds more than %d files.", files)
 		}
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
