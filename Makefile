@@ -30,7 +30,7 @@ LINK := -s -w -X main.version=$(VERSION) \
 	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(K8S))) -X k8s.io/client-go/pkg/version.gitVersion=$(K8S) \
 	-X github.com/containerd/containerd/v2/version.Version=$(patsubst v%,%,$(call module,github.com/containerd/containerd/v2)) \
 	-X github.com/argoproj/argo-cd/v3/common.version=$(patsubst v%,%,$(call module,github.com/argoproj/argo-cd/v3)) \
-	-X github.com/argoproj/argo-rollouts/utils/version.version=$(call module,github.com/argoproj/argo-rollouts) \
+	-X github.com/argoproj/argo-rollouts/utils/version.version=$(patsubst v%,%,$(call module,github.com/argoproj/argo-rollouts)) \
 	-X github.com/moby/buildkit/version.Version=$(call module,github.com/moby/buildkit) \
 	-X github.com/aquasecurity/trivy/pkg/version/app.ver=$(patsubst v%,%,$(call module,github.com/aquasecurity/trivy))
 

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -64,6 +65,10 @@ func run(args []string) error {
 	}
 	log.SetLevel(level)
 	log.SetFormatter(&log.JSONFormatter{TimestampFormat: time.RFC3339Nano})
+	if c.ClusterDNS != "" {
+		names := &clusterNames{server: c.ClusterDNS, domain: c.ClusterDomain, dial: (&net.Dialer{}).DialContext}
+		net.DefaultResolver = names.resolver()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return serve(ctx, c)

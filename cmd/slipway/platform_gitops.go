@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -51,6 +52,7 @@ func (p *platform) gitopsConfig() (gitops.Config, error) {
 			TokenFile: filepath.Join(p.dir.Run(), "argocd.token"),
 			OIDC:      &gitops.OIDC{Issuer: p.ExternalURL, ClientID: argoClient},
 		},
+		ClusterDNS:     net.JoinHostPort(p.Cluster.DNSAddress, "53"),
 		PrometheusURL:  fmt.Sprintf("http://127.0.0.1:%d/prometheus", p.Web.Port),
 		MetricsAddress: fmt.Sprintf("127.0.0.1:%d", gitopsMetricsPort),
 		MemoryLimit:    p.budget("slipway-gitops") * 8 / 10,

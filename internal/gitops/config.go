@@ -38,6 +38,11 @@ type Config struct {
 	// PrometheusURL is the default address of analysis queries, such as
 	// http://127.0.0.1:8080/prometheus.
 	PrometheusURL string `json:"prometheus_url,omitempty"`
+	// ClusterDNS, host:port, answers for the names of the cluster's Services
+	// below ClusterDomain ("" means cluster.local), which measurements and
+	// notifications may use as in a pod; "" leaves them unknown.
+	ClusterDNS    string `json:"cluster_dns,omitempty"`
+	ClusterDomain string `json:"cluster_domain,omitempty"`
 	// MetricsAddress, host:port on loopback, serves each engine's metrics under
 	// /metrics/<component>; "" leaves them on the health socket only.
 	MetricsAddress string `json:"metrics_address,omitempty"`
@@ -126,6 +131,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.GOGC == 0 {
 		c.GOGC = 50
+	}
+	if c.ClusterDomain == "" {
+		c.ClusterDomain = "cluster.local"
 	}
 	if len(c.IngressClasses) == 0 {
 		c.IngressClasses = []string{"slipway"}
