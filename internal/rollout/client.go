@@ -32,6 +32,7 @@ var (
 	// eventResource is the core API's; kubectl shows both kinds.
 	eventResource = schema.GroupVersionResource{Version: "v1", Resource: "events"}
 	analysisRuns  = v1alpha1.AnalysisRunGVR
+	experiments   = v1alpha1.SchemeGroupVersion.WithResource("experiments")
 )
 
 // Client reads Rollouts and acts on them through the Kubernetes API, with the
@@ -55,6 +56,9 @@ func (c *Client) List(ctx context.Context, namespace string) ([]*Rollout, error)
 	for i := range list.Items {
 		ro, err := decode(&list.Items[i])
 		if err != nil {
+			return nil, err
+		}
+		if err := c.fillTemplate(ctx, ro); err != nil {
 			return nil, err
 		}
 		out = append(out, convert(ro))
@@ -81,25 +85,36 @@ func (c *Client) Revisions(ctx context.Context, namespace, name string) ([]Revis
 	if err != nil {
 		return nil, err
 	}
-	sets, err := list[appsv1.ReplicaSet](ctx, c.kube, replicaSets, namespace)
+	o, err := c.objects(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
-	pods, err := list[corev1.Pod](ctx, c.kube, podResource, namespace)
-	if err != nil {
-		return nil, err
-	}
-	runs, err := list[v1alpha1.AnalysisRun](ctx, c.kube, analysisRuns, namespace)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(runs, func(a, b v1alpha1.AnalysisRun) int {
-		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
-	})
-	slices.SortFunc(pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	revs := revisions(ro, sets, pods, runs)
+	revs := o.revisions(ro)
 	slices.SortFunc(revs, func(a, b Revision) int { return int(b.Number - a.Number) })
 	return revs, nil
+}
+
+// objects reads what tells of the Rollouts of a namespace.
+func (c *Client) objects(ctx context.Context, namespace string) (*objects, error) {
+	var o objects
+	var err error
+	if o.sets, err = list[appsv1.ReplicaSet](ctx, c.kube, replicaSets, namespace); err != nil {
+		return nil, err
+	}
+	if o.pods, err = list[corev1.Pod](ctx, c.kube, podResource, namespace); err != nil {
+		return nil, err
+	}
+	if o.runs, err = list[v1alpha1.AnalysisRun](ctx, c.kube, analysisRuns, namespace); err != nil {
+		return nil, err
+	}
+	if o.experiments, err = list[v1alpha1.Experiment](ctx, c.kube, experiments, namespace); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(o.runs, func(a, b v1alpha1.AnalysisRun) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	})
+	slices.SortFunc(o.pods, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return &o, nil
 }
 
 func list[T any](ctx context.Context, kube dynamic.Interface, r schema.GroupVersionResource, namespace string) ([]T, error) {
@@ -221,8 +236,8 @@ func (c *Client) Restart(ctx context.Context, namespace, name string) error {
 	return c.act(ctx, namespace, name, types.MergePatchType, spec("restartAt", c.now().UTC().Format(time.RFC3339)), "")
 }
 
-// Undo takes the pod template of an earlier revision; 0 is the one before the
-// current. Under automated sync Argo CD undoes it: revert the commit there.
+// Undo takes the pod template of an earlier revision, in the Rollout or in what
+// its workloadRef names; 0 is the one before the current. Under automated sync Argo CD undoes it: revert the commit there.
 func (c *Client) Undo(ctx context.Context, namespace, name string, revision int64) error {
 	ro, err := c.get(ctx, namespace, name)
 	if err != nil {
@@ -232,7 +247,7 @@ func (c *Client) Undo(ctx context.Context, namespace, name string, revision int6
 	if err != nil {
 		return err
 	}
-	revs := revisions(ro, sets, nil, nil)
+	revs := (&objects{sets: sets}).revisions(ro)
 	slices.SortFunc(revs, func(a, b Revision) int { return int(b.Number - a.Number) })
 	var target string
 	for i, r := range revs {
@@ -246,12 +261,24 @@ func (c *Client) Undo(ctx context.Context, namespace, name string, revision int6
 		}
 		template := sets[i].Spec.Template
 		delete(template.Labels, v1alpha1.DefaultRolloutUniqueLabelKey)
-		return c.patch(ctx, ro, types.JSONPatchType, []any{map[string]any{"op": "replace", "path": "/spec/template", "value": template}}, "")
+		owner, name, path, err := c.templateOwner(ro)
+		if err != nil {
+			return err
+		}
+		body, err := json.Marshal([]any{map[string]any{"op": "replace", "path": path, "value": template}})
+		if err != nil {
+			return fmt.Errorf("rollout: patch: %w", err)
+		}
+		if _, err := owner.Patch(ctx, name, types.JSONPatchType, body, metav1.PatchOptions{FieldManager: "slipway"}); err != nil {
+			return failed("change the template of Rollout", ro.Name, err)
+		}
+		return nil
 	}
 	return delivery.Errorf(delivery.NotFound, "Rollout %s has no revision %d in its history.", name, revision)
 }
 
-// Event is a Kubernetes event of a Rollout or of one of its analysis runs.
+// Event is a Kubernetes event of a Rollout or of one of its analysis runs or
+// experiments.
 type Event struct {
 	At      time.Time // of the last time
 	Kind    string    // of the object
@@ -262,8 +289,8 @@ type Event struct {
 	Count   int32
 }
 
-// Events returns what was told of a Rollout and its analysis runs, newest
-// first, at most limit. Kubernetes keeps events for one hour.
+// Events returns what was told of a Rollout, its analysis runs and its
+// experiments, newest first, at most limit. Kubernetes keeps events for one hour.
 func (c *Client) Events(ctx context.Context, namespace, name string, limit int) ([]Event, error) {
 	all, err := list[corev1.Event](ctx, c.kube, eventResource, namespace)
 	if err != nil {
@@ -272,7 +299,7 @@ func (c *Client) Events(ctx context.Context, namespace, name string, limit int) 
 	var out []Event
 	for _, e := range all {
 		about := e.InvolvedObject
-		if about.Kind != "Rollout" && about.Kind != "AnalysisRun" || about.Name != name && !(about.Kind == "AnalysisRun" && strings.HasPrefix(about.Name, name+"-")) {
+		if !(about.Kind == "Rollout" && about.Name == name || (about.Kind == "AnalysisRun" || about.Kind == "Experiment") && strings.HasPrefix(about.Name, name+"-")) {
 			continue
 		}
 		at := e.LastTimestamp.Time
@@ -335,7 +362,11 @@ func (c *Client) get(ctx context.Context, namespace, name string) (*v1alpha1.Rol
 	if err != nil {
 		return nil, failed("read Rollout", name, err)
 	}
-	return decode(u)
+	ro, err := decode(u)
+	if err != nil {
+		return nil, err
+	}
+	return ro, c.fillTemplate(ctx, ro)
 }
 
 func (c *Client) patch(ctx context.Context, ro *v1alpha1.Rollout, kind types.PatchType, change any, sub string) error {

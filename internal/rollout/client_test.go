@@ -92,7 +92,7 @@ func newFake(t *testing.T, change func(*unstructured.Unstructured)) (*Client, *f
 		objects = append(objects, &u)
 	}
 	f := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
-		Resource: "RolloutList", replicaSets: "ReplicaSetList", podResource: "PodList", analysisRuns: "AnalysisRunList",
+		Resource: "RolloutList", replicaSets: "ReplicaSetList", podResource: "PodList", analysisRuns: "AnalysisRunList", experiments: "ExperimentList",
 	}, objects...)
 	c := NewClient(f)
 	c.now = func() time.Time { return time.Unix(0, 0) }

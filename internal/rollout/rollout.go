@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -59,6 +58,8 @@ type Revision struct {
 	Pods      []Pod
 	Analyses  []Analysis
 	ManagedBy string // name of the ReplicaSet
+	// Experiments are what its steps of that kind ran, oldest first.
+	Experiments []Experiment
 }
 
 // Pod is one pod of a revision.
@@ -184,8 +185,11 @@ func describe(s v1alpha1.CanaryStep) Step {
 		}
 	case s.Experiment != nil:
 		st.Kind, st.Text = "experiment", "experiment"
+		for _, t := range s.Experiment.Templates {
+			st.Text += " " + t.Name
+		}
 	case s.SetCanaryScale != nil:
-		st.Kind, st.Text = "setCanaryScale", "scale the canary"
+		st.Kind, st.Text = "setCanaryScale", canaryScale(s.SetCanaryScale)
 	case s.SetHeaderRoute != nil:
 		st.Text = "route by header"
 	case s.SetMirrorRoute != nil:
@@ -194,6 +198,18 @@ func describe(s v1alpha1.CanaryStep) Step {
 		st.Text = "plugin " + s.Plugin.Name
 	}
 	return st
+}
+
+func canaryScale(s *v1alpha1.SetCanaryScale) string {
+	switch {
+	case s.Replicas != nil && *s.Replicas == 1:
+		return "1 canary pod"
+	case s.Replicas != nil:
+		return fmt.Sprintf("%d canary pods", *s.Replicas)
+	case s.Weight != nil:
+		return fmt.Sprintf("canary pods for %d %%", *s.Weight)
+	}
+	return "canary pods by weight"
 }
 
 func images(spec corev1.PodSpec) []string {
@@ -215,10 +231,10 @@ func application(annotations map[string]string) string {
 	return ""
 }
 
-// revisions joins ReplicaSets, pods and analysis runs; newest first.
-func revisions(ro *v1alpha1.Rollout, sets []appsv1.ReplicaSet, pods []corev1.Pod, runs []v1alpha1.AnalysisRun) []Revision {
+// revisions joins ReplicaSets, pods, analysis runs and experiments.
+func (o *objects) revisions(ro *v1alpha1.Rollout) []Revision {
 	var list []Revision
-	for _, rs := range sets {
+	for _, rs := range o.sets {
 		if !ownedBy(rs.OwnerReferences, string(ro.UID)) {
 			continue
 		}
@@ -231,17 +247,16 @@ func revisions(ro *v1alpha1.Rollout, sets []appsv1.ReplicaSet, pods []corev1.Pod
 		if rs.Spec.Replicas != nil {
 			rev.Desired = *rs.Spec.Replicas
 		}
-		for _, p := range pods {
-			if ownedBy(p.OwnerReferences, string(rs.UID)) {
-				rev.Pods = append(rev.Pods, pod(p))
+		revision := rs.Annotations["rollout.argoproj.io/revision"]
+		rev.Pods = o.podsOf(string(rs.UID))
+		for i := range o.runs {
+			run := &o.runs[i]
+			if ownedBy(run.OwnerReferences, string(ro.UID)) && run.Labels[v1alpha1.DefaultRolloutUniqueLabelKey] == hash &&
+				run.Annotations["rollout.argoproj.io/revision"] == revision {
+				rev.Analyses = append(rev.Analyses, analysis(run))
 			}
 		}
-		for i := range runs {
-			if ownedBy(runs[i].OwnerReferences, string(ro.UID)) && runs[i].Labels[v1alpha1.DefaultRolloutUniqueLabelKey] == hash &&
-				runs[i].Annotations["rollout.argoproj.io/revision"] == rs.Annotations["rollout.argoproj.io/revision"] {
-				rev.Analyses = append(rev.Analyses, analysis(&runs[i]))
-			}
-		}
+		rev.Experiments = o.experimentsOf(string(ro.UID), hash, revision)
 		list = append(list, rev)
 	}
 	return list

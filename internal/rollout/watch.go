@@ -58,6 +58,9 @@ func (c *Client) Watch(ctx context.Context, retry func(context.Context) error, t
 			if err != nil {
 				return nil, err
 			}
+			if err := c.fillTemplate(ctx, ro); err != nil {
+				return nil, err
+			}
 			return convert(ro), nil
 		},
 		Tell: func(before, after *Rollout) { tell(Change{before, after}) },

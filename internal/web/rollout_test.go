@@ -69,6 +69,12 @@ status:
     - {phase: Successful, value: "[NaN]", finishedAt: "2026-01-02T03:04:10Z"}
     - {phase: Failed, value: "[0.5]", finishedAt: "2026-01-02T03:04:15Z"}
 ---
+apiVersion: argoproj.io/v1alpha1
+kind: Experiment
+metadata: {name: cart-new-2-1, namespace: shop, uid: ex, labels: {rollouts-pod-template-hash: new}, annotations: {rollout.argoproj.io/revision: "2"}, ownerReferences: [{uid: ro}]}
+spec: {duration: 30s, templates: [{name: baseline, template: {spec: {containers: [{name: app, image: "r/cart:1"}]}}}]}
+status: {phase: Running, templateStatuses: [{name: baseline, status: Running}]}
+---
 apiVersion: v1
 kind: Event
 metadata: {name: cart.1, namespace: shop}
@@ -119,7 +125,7 @@ func rolloutSite(t *testing.T) (*site, *fake.FakeDynamicClient, *samplePlaces) {
 	}
 	argo := schema.GroupVersion{Group: "argoproj.io", Version: "v1alpha1"}
 	kube := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
-		argo.WithResource("rollouts"): "RolloutList", argo.WithResource("analysisruns"): "AnalysisRunList", argo.WithResource("applications"): "ApplicationList",
+		argo.WithResource("rollouts"): "RolloutList", argo.WithResource("analysisruns"): "AnalysisRunList", argo.WithResource("experiments"): "ExperimentList", argo.WithResource("applications"): "ApplicationList",
 		{Group: "apps", Version: "v1", Resource: "replicasets"}: "ReplicaSetList", {Version: "v1", Resource: "pods"}: "PodList", {Version: "v1", Resource: "events"}: "EventList",
 	}, objects...)
 	places := &samplePlaces{roles: map[string]delivery.Role{"maya": delivery.Maintainer, "rita": delivery.Reporter}}
@@ -150,6 +156,7 @@ func TestRolloutPage(t *testing.T) {
 	s.has(doc, "#events .badge", "RolloutAborted")
 	s.count(doc, `[data-metric=success-rate] [data-part=chart][data-limit="0.95"][data-points="[[1767323045,0.99],[1767323050,null],[1767323055,0.5]]"]`, 1)
 	s.has(doc, "#actions", "Retry")
+	s.has(doc, "#revision-2 [data-experiment=cart-new-2-1]", "baseline")
 
 	s.count(s.page("rita", at), "#actions", 0)
 	if got := s.status("rita", http.MethodPost, at+"/retry", url.Values{}); got != http.StatusForbidden {

@@ -44,8 +44,14 @@ type rolloutShare struct {
 
 type rolloutRevision struct {
 	rollout.Revision
+	Analyses    []rolloutAnalysis
+	Experiments []rolloutExperiment // newest first
+	Undo        bool
+}
+
+type rolloutExperiment struct {
+	rollout.Experiment
 	Analyses []rolloutAnalysis
-	Undo     bool
 }
 
 type rolloutAnalysis struct {
@@ -152,14 +158,24 @@ func rolloutButtons(v *rolloutView) []rolloutButton {
 
 func viewRevision(ro *rollout.Rollout, one rollout.Revision, mayAct bool) rolloutRevision {
 	v := rolloutRevision{Revision: one, Undo: mayAct && one.Hash != ro.CurrentHash}
-	for i := len(one.Analyses) - 1; i >= 0; i-- {
-		run := rolloutAnalysis{Analysis: one.Analyses[i]}
-		for _, m := range one.Analyses[i].Metrics {
-			run.Metrics = append(run.Metrics, viewRolloutMetric(run.Name, m))
-		}
-		v.Analyses = append(v.Analyses, run)
+	v.Analyses = viewAnalyses(one.Analyses)
+	for _, e := range slices.Backward(one.Experiments) {
+		v.Experiments = append(v.Experiments, rolloutExperiment{e, viewAnalyses(e.Analyses)})
 	}
 	return v
+}
+
+// viewAnalyses turns the newest to the front.
+func viewAnalyses(list []rollout.Analysis) []rolloutAnalysis {
+	var out []rolloutAnalysis
+	for _, one := range slices.Backward(list) {
+		run := rolloutAnalysis{Analysis: one}
+		for _, m := range one.Metrics {
+			run.Metrics = append(run.Metrics, viewRolloutMetric(run.Name, m))
+		}
+		out = append(out, run)
+	}
+	return out
 }
 
 func viewRolloutMetric(run string, m rollout.Metric) rolloutMetric {
