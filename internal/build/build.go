@@ -2,6 +2,7 @@ package build
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/csv"
@@ -10,12 +11,16 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
 	"github.com/distribution/reference"
+	units "github.com/docker/go-units"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/session"
@@ -35,10 +40,10 @@ const (
 
 // buildFlags are the flags of docker build and buildx build.
 type buildFlags struct {
-	tags, buildArgs, labels, secrets, cacheFrom, cacheTo, addHosts, contexts, outputs, platforms, noCacheFilter, attest, annotations, allow []string
-	file, target, network, iidFile, metadataFile, progress, shmSize, provenance, sbom                                                       string
-	noCache, pull, push, load, quiet                                                                                                        bool
-	ulimits                                                                                                                                 []string
+	tags, buildArgs, labels, secrets, cacheFrom, cacheTo, addHosts, contexts, outputs, platforms, noCacheFilter, attest, annotations, allow, ssh []string
+	file, target, network, iidFile, metadataFile, progress, shmSize, provenance, sbom                                                            string
+	noCache, pull, push, load, quiet                                                                                                             bool
+	ulimits                                                                                                                                      []string
 }
 
 func (c *command) buildFlags() (*buildFlags, error) {
@@ -59,12 +64,13 @@ func (c *command) buildFlags() (*buildFlags, error) {
 	f.StringArrayVar(&b.annotations, "annotation", nil, "")
 	f.StringArrayVar(&b.allow, "allow", nil, "")
 	f.StringArrayVar(&b.ulimits, "ulimit", nil, "")
+	f.StringArrayVar(&b.ssh, "ssh", nil, "")
 	f.StringVarP(&b.file, "file", "f", "", "")
 	f.StringVar(&b.target, "target", "", "")
 	f.StringVar(&b.network, "network", "", "")
 	f.StringVar(&b.iidFile, "iidfile", "", "")
 	f.StringVar(&b.metadataFile, "metadata-file", "", "")
-	f.StringVar(&b.progress, "progress", "auto", "")
+	f.StringVar(&b.progress, "progress", c.Env["BUILDKIT_PROGRESS"], "")
 	f.StringVar(&b.shmSize, "shm-size", "", "")
 	f.StringVar(&b.provenance, "provenance", "", "")
 	f.StringVar(&b.sbom, "sbom", "", "")
@@ -79,17 +85,26 @@ func (c *command) buildFlags() (*buildFlags, error) {
 	for _, name := range []string{"rm", "force-rm", "compress", "disable-content-trust"} {
 		f.Bool(name, false, "")
 	}
-	for _, name := range []string{"builder", "memory", "memory-swap", "cpu-shares", "cpu-quota", "cpu-period", "cpuset-cpus", "cpuset-mems", "cgroup-parent", "isolation"} {
+	f.StringP("memory", "m", "", "")
+	f.StringP("cpu-shares", "c", "", "")
+	for _, name := range []string{"builder", "memory-swap", "cpu-quota", "cpu-period", "cpuset-cpus", "cpuset-mems", "cgroup-parent", "isolation"} {
 		f.String(name, "", "")
 	}
-	if err := f.Parse(c.Args); err != nil {
+	f.StringArray("security-opt", nil, "")
+	f.StringArray("cgroupns", nil, "")
+	if err := c.parse(1, 1); err != nil {
 		return nil, err
 	}
-	if f.NArg() != 1 {
-		return nil, errors.New("docker build needs exactly 1 argument: docker build [OPTIONS] PATH | URL | -")
+	for _, entitlement := range b.allow {
+		if entitlement != "network.host" {
+			return nil, fmt.Errorf("--allow %s is not granted to jobs: build steps run without privileges", entitlement)
+		}
 	}
-	if b.network == "host" || len(b.allow) > 0 {
-		return nil, errors.New("network host and --allow are not granted to jobs: build steps have a network of their own that reaches the internet and this platform")
+	if b.network == "host" {
+		fmt.Fprintln(c.Stderr(), "NOTE: --network host is not granted to jobs: the steps have their own network, which reaches the internet and this platform")
+	}
+	if len(b.platforms) == 0 && c.Env["DOCKER_DEFAULT_PLATFORM"] != "" {
+		b.platforms = []string{c.Env["DOCKER_DEFAULT_PLATFORM"]}
 	}
 	return b, nil
 }
@@ -109,7 +124,7 @@ func buildImage(ctx context.Context, c *command) error {
 	if err := c.inputs(ctx, b, &solve, &closers); err != nil {
 		return err
 	}
-	if err := c.attributes(ctx, b, &solve); err != nil {
+	if err := c.attributes(ctx, b, &solve, &closers); err != nil {
 		return err
 	}
 	names, err := canonicals(b.tags)
@@ -118,6 +133,9 @@ func buildImage(ctx context.Context, c *command) error {
 	}
 	out, err := c.exports(ctx, b, &solve, names)
 	if err != nil {
+		return err
+	}
+	if names, err = canonicals(b.tags); err != nil { // an output may name the image too
 		return err
 	}
 	buildkit, release, err := c.engine.daemon.acquire(ctx)
@@ -155,6 +173,9 @@ func (c *command) solve(ctx context.Context, buildkit *client.Client, b *buildFl
 	}()
 	response, err := buildkit.Solve(ctx, nil, opt, status)
 	<-shown
+	if err != nil && strings.Contains(err.Error(), "exec format error") {
+		return nil, fmt.Errorf("failed to build: %w (a step ran a program for another kind of processor: install qemu-user-static on the server, or cross-compile in a stage FROM --platform=$BUILDPLATFORM)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("failed to build: %w", err)
 	}
@@ -167,23 +188,8 @@ func (c *command) inputs(ctx context.Context, b *buildFlags, solve *client.Solve
 	file := b.file
 	switch {
 	case source == "-":
-		// A Dockerfile alone: there is no context.
-		raw, err := io.ReadAll(io.LimitReader(c.Stdin(), maxDockerfile))
-		if err != nil {
-			return fmt.Errorf("read Dockerfile from standard input: %w", err)
-		}
-		empty, err := c.temporary(closers)
-		if err != nil {
-			return err
-		}
-		if err := empty.WriteFile("Dockerfile", raw, 0o600); err != nil {
-			return fmt.Errorf("store Dockerfile: %w", err)
-		}
-		solve.LocalMounts["context"], solve.LocalMounts["dockerfile"] = folderFS(empty), folderFS(empty)
-		solve.FrontendAttrs["filename"] = "Dockerfile"
-		useOwnFrontend(raw, solve)
-		return nil
-	case strings.Contains(source, "://"), strings.HasPrefix(source, "git@"):
+		return c.streamed(b, solve, closers)
+	case strings.Contains(source, "://"), strings.HasPrefix(source, "git@"), strings.HasPrefix(source, "github.com/"):
 		solve.FrontendAttrs["context"] = source
 		if file != "" {
 			solve.FrontendAttrs["filename"] = file
@@ -239,6 +245,49 @@ func (c *command) inputs(ctx context.Context, b *buildFlags, solve *client.Solve
 	}
 	solve.LocalMounts["dockerfile"] = folderFS(alone)
 	solve.FrontendAttrs["filename"] = "Dockerfile"
+	return nil
+}
+
+// streamed reads standard input: a Dockerfile alone, or the context as an
+// archive, compressed or not.
+func (c *command) streamed(b *buildFlags, solve *client.SolveOpt, closers *closers) error {
+	if b.file == "-" {
+		return errors.New("invalid argument: can't use stdin for both build context and dockerfile")
+	}
+	plain, err := compression.DecompressStream(c.Stdin())
+	if err != nil {
+		return fmt.Errorf("read the context from standard input: %w", err)
+	}
+	defer plain.Close()
+	input := bufio.NewReaderSize(plain, 1<<10)
+	head, err := input.Peek(512)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read the context from standard input: %w", err)
+	}
+	folder, err := c.temporary(closers)
+	if err != nil {
+		return err
+	}
+	name := "Dockerfile"
+	if _, err := tar.NewReader(bytes.NewReader(head)).Next(); err == nil {
+		if err := untar(folder, input); err != nil {
+			return fmt.Errorf("read the context from standard input: %w", err)
+		}
+		if b.file != "" {
+			name = path.Clean(b.file)
+		}
+	} else if raw, err := io.ReadAll(io.LimitReader(input, maxDockerfile)); err != nil {
+		return fmt.Errorf("read Dockerfile from standard input: %w", err)
+	} else if err := folder.WriteFile(name, raw, 0o600); err != nil {
+		return fmt.Errorf("store Dockerfile: %w", err)
+	}
+	raw, err := folder.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("failed to read dockerfile: %w", err)
+	}
+	useOwnFrontend(raw, solve)
+	solve.LocalMounts["context"], solve.LocalMounts["dockerfile"] = folderFS(folder), folderFS(folder)
+	solve.FrontendAttrs["filename"] = name
 	return nil
 }
 
@@ -339,6 +388,9 @@ func untar(root *os.Root, r io.Reader) error {
 }
 
 func writeEntry(root *os.Root, name string, header *tar.Header, content io.Reader) error {
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
 	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, header.FileInfo().Mode().Perm())
 	if err != nil {
 		return err
@@ -348,7 +400,7 @@ func writeEntry(root *os.Root, name string, header *tar.Header, content io.Reade
 }
 
 // attributes turns flags into attributes of the frontend.
-func (c *command) attributes(ctx context.Context, b *buildFlags, solve *client.SolveOpt) error {
+func (c *command) attributes(ctx context.Context, b *buildFlags, solve *client.SolveOpt, closers *closers) error {
 	attrs := solve.FrontendAttrs
 	set := func(name, value string) {
 		if value != "" {
@@ -357,9 +409,27 @@ func (c *command) attributes(ctx context.Context, b *buildFlags, solve *client.S
 	}
 	set("target", b.target)
 	set("platform", strings.Join(b.platforms, ","))
-	set("add-hosts", strings.Join(b.addHosts, ","))
+	hosts := make([]string, 0, len(b.addHosts))
+	for _, text := range b.addHosts {
+		host, address, found := strings.Cut(text, "=")
+		if !found {
+			host, address, _ = strings.Cut(text, ":")
+		}
+		address = strings.Trim(address, "[]")
+		if net.ParseIP(address) == nil {
+			return fmt.Errorf("invalid --add-host %q: want HOST:IP, and host-gateway is not offered: jobs do not reach this host", text)
+		}
+		hosts = append(hosts, host+"="+address)
+	}
+	set("add-hosts", strings.Join(hosts, ","))
 	set("ulimit", strings.Join(b.ulimits, ","))
-	set("shm-size", b.shmSize)
+	if b.shmSize != "" {
+		size, err := units.RAMInBytes(b.shmSize)
+		if err != nil {
+			return fmt.Errorf("invalid --shm-size %q: %w", b.shmSize, err)
+		}
+		set("shm-size", strconv.FormatInt(size, 10))
+	}
 	if b.network == "none" {
 		attrs["force-network-mode"] = "none"
 	}
@@ -384,76 +454,111 @@ func (c *command) attributes(ctx context.Context, b *buildFlags, solve *client.S
 		name, value, _ := strings.Cut(pair, "=")
 		attrs["label:"+name] = value
 	}
-	if b.provenance != "" && b.provenance != "false" {
-		set("attest:provenance", strings.TrimPrefix(b.provenance, "true"))
+	for kind, value := range map[string]string{"provenance": b.provenance, "sbom": b.sbom} {
+		if value != "" && value != "false" {
+			attrs["attest:"+kind] = strings.TrimPrefix(value, "true")
+		}
 	}
 	for _, pair := range b.attest {
-		fields, err := fields(pair)
+		given, err := fields(pair)
 		if err != nil {
 			return err
 		}
-		attrs["attest:"+fields["type"]] = ""
+		if given["disabled"] == "true" {
+			continue
+		}
+		var rest []string
+		for _, part := range strings.Split(pair, ",") {
+			if !strings.HasPrefix(part, "type=") {
+				rest = append(rest, part)
+			}
+		}
+		attrs["attest:"+given["type"]] = strings.Join(rest, ",")
 	}
-	if err := c.namedContexts(b, solve); err != nil {
+	if attrs["build-arg:BUILDKIT_INLINE_CACHE"] == "1" || attrs["build-arg:BUILDKIT_INLINE_CACHE"] == "true" {
+		solve.CacheExports = append(solve.CacheExports, client.CacheOptionsEntry{Type: "inline", Attrs: map[string]string{}})
+	}
+	if err := c.namedContexts(ctx, b, solve, closers); err != nil {
 		return err
 	}
 	for list, to := range map[*[]string]*[]client.CacheOptionsEntry{&b.cacheFrom: &solve.CacheImports, &b.cacheTo: &solve.CacheExports} {
 		for _, text := range *list {
-			entry, err := cacheEntry(text)
+			entry, note, err := cacheEntry(text)
 			if err != nil {
 				return err
 			}
+			if note != "" {
+				fmt.Fprintln(c.Stderr(), "NOTE: "+note)
+				continue
+			}
 			*to = append(*to, entry)
 		}
+	}
+	if len(b.ssh) > 0 {
+		agents, err := c.sshAgents(ctx, b.ssh)
+		if err != nil {
+			return err
+		}
+		solve.Session = append(solve.Session, agents)
 	}
 	return c.secrets(ctx, b, solve)
 }
 
 // namedContexts are --build-context and the job's own images: a FROM that names
 // an image built earlier in the job means that image.
-func (c *command) namedContexts(b *buildFlags, solve *client.SolveOpt) error {
+func (c *command) namedContexts(ctx context.Context, b *buildFlags, solve *client.SolveOpt, closers *closers) error {
 	own := c.all()
 	if len(own) > 0 {
 		solve.OCIStores = map[string]content.Store{"job": c.engine.containerd.ContentStore()}
 	}
 	for _, image := range own {
-		named, err := canonical(image.name)
-		if err != nil {
-			return err
+		if image.named == nil {
+			continue
 		}
 		layout := fmt.Sprintf("oci-layout://job@%s", image.target.Digest)
-		solve.FrontendAttrs["context:"+reference.FamiliarString(named)] = layout
-		solve.FrontendAttrs["context:"+named.String()] = layout
+		solve.FrontendAttrs["context:"+reference.FamiliarString(image.named)] = layout
+		solve.FrontendAttrs["context:"+image.name] = layout
 	}
 	for _, pair := range b.contexts {
 		name, value, ok := strings.Cut(pair, "=")
-		if !ok {
+		switch {
+		case !ok:
 			return fmt.Errorf("invalid --build-context %q: want NAME=VALUE", pair)
+		case strings.HasPrefix(value, "oci-layout://"):
+			return fmt.Errorf("--build-context %s: oci-layout:// is not offered: load the image with docker load, and name it with docker-image://", name)
+		case strings.Contains(value, "://"):
+			solve.FrontendAttrs["context:"+name] = value
+			continue
 		}
-		if !strings.Contains(value, "://") {
-			return fmt.Errorf("--build-context %s: only docker-image:// and URLs are offered, not folders", name)
+		root, err := c.folder(ctx, c.path(value), closers)
+		if err != nil {
+			return fmt.Errorf("--build-context %s: %w", name, err)
 		}
-		solve.FrontendAttrs["context:"+name] = value
+		solve.LocalMounts["named-"+name] = folderFS(root)
+		solve.FrontendAttrs["context:"+name] = "local:named-" + name
 	}
 	return nil
 }
 
-// cacheEntry reads --cache-from and --cache-to: an image name or type=...,.
-func cacheEntry(text string) (client.CacheOptionsEntry, error) {
+// cacheEntry reads --cache-from and --cache-to: an image name or type=...,. A
+// note says why a cache is not needed.
+func cacheEntry(text string) (entry client.CacheOptionsEntry, note string, err error) {
 	if !strings.Contains(text, "=") {
-		return client.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": text}}, nil
+		return client.CacheOptionsEntry{Type: "registry", Attrs: map[string]string{"ref": text}}, "", nil
 	}
 	attrs, err := fields(text)
 	if err != nil {
-		return client.CacheOptionsEntry{}, err
+		return entry, "", err
 	}
 	kind := attrs["type"]
 	delete(attrs, "type")
 	switch kind {
 	case "registry", "inline":
-		return client.CacheOptionsEntry{Type: kind, Attrs: attrs}, nil
+		return client.CacheOptionsEntry{Type: kind, Attrs: attrs}, "", nil
+	case "local", "gha", "s3", "azblob":
+		return entry, fmt.Sprintf("cache type %s is not needed: the platform's BuildKit keeps the layers of all builds within its budget", kind), nil
 	}
-	return client.CacheOptionsEntry{}, fmt.Errorf("cache type %q is not offered: use registry or inline", kind)
+	return entry, "", fmt.Errorf("cache type %q is not offered: use registry or inline", kind)
 }
 
 // fields reads docker's comma separated key=value lists.
@@ -539,12 +644,19 @@ func (c *command) exports(ctx context.Context, b *buildFlags, solve *client.Solv
 		}
 		kind, dest := attrs["type"], attrs["dest"]
 		if !strings.Contains(text, "=") {
-			kind, dest = "local", text
+			if kind, dest = "local", text; dest == "-" {
+				kind = "tar"
+			}
 		}
 		switch kind {
 		case "image", "registry", "docker":
 			if kind != "docker" || dest == "" {
 				out.image = true
+				for _, name := range strings.Split(attrs["name"], ",") {
+					if name = strings.TrimSpace(name); name != "" {
+						b.tags = append(b.tags, name)
+					}
+				}
 				out.push = out.push || kind == "registry" || attrs["push"] == "true"
 				continue
 			}
@@ -590,7 +702,12 @@ func (c *command) exportFile(ctx context.Context, solve *client.SolveOpt, out *o
 	reader, writer := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := c.WriteFile(ctx, c.path(dest), 0o644, reader)
+		var err error
+		if dest == "-" {
+			_, err = io.Copy(c.Stdout(), reader)
+		} else {
+			err = c.WriteFile(ctx, c.path(dest), 0o644, reader)
+		}
 		reader.CloseWithError(err)
 		done <- err
 	}()
@@ -664,15 +781,11 @@ func (c *command) result(ctx context.Context, b *buildFlags, names []reference.N
 	}
 	target := built.Target
 	if len(names) == 0 {
-		// An image without a name is found by its digest.
-		named, err := canonical("sha-" + target.Digest.Encoded()[:12])
-		if err != nil {
-			return err
-		}
-		names = []reference.Named{named}
+		names = []reference.Named{nil}
 	}
+	var image *jobImage
 	for _, named := range names {
-		if err := c.keep(ctx, named, target); err != nil {
+		if image, err = c.keep(ctx, named, target); err != nil {
 			return err
 		}
 	}
@@ -680,10 +793,10 @@ func (c *command) result(ctx context.Context, b *buildFlags, names []reference.N
 		return fmt.Errorf("name the image: %w", err)
 	}
 	if b.quiet {
-		fmt.Fprintln(c.Stdout(), target.Digest)
+		fmt.Fprintln(c.Stdout(), image.id)
 	}
 	if b.iidFile != "" {
-		if err := c.WriteFile(ctx, c.path(b.iidFile), 0o644, strings.NewReader(target.Digest.String())); err != nil {
+		if err := c.WriteFile(ctx, c.path(b.iidFile), 0o644, strings.NewReader(image.id.String())); err != nil {
 			return fmt.Errorf("write %s: %w", b.iidFile, err)
 		}
 	}
@@ -705,7 +818,7 @@ func (c *command) result(ctx context.Context, b *buildFlags, names []reference.N
 		return nil
 	}
 	if len(b.tags) == 0 {
-		return errors.New("--push needs a tag: -t NAME")
+		return errors.New("tag is needed when pushing to registry: -t NAME")
 	}
 	for _, named := range names {
 		image, err := c.find(named.String())

@@ -3,6 +3,7 @@ package build
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -75,10 +76,89 @@ func TestStockFrontendIsBuiltIn(t *testing.T) {
 
 func TestGlobalFlagsAreDropped(t *testing.T) {
 	t.Parallel()
-	for given, want := range map[string]string{"build .": "build .", "-H tcp://docker:2375 build .": "build .", "--tls --host=x --context c push y": "push y", "--version": ""} {
-		if got := strings.Join(globalFlags(strings.Fields(given)), " "); got != want {
+	for given, want := range map[string]string{"build .": "build .|", "-H tcp://docker:2375 build .": "build .|tcp://docker:2375", "--tls --host=x --context c push y": "push y|x",
+		"--version": "--version|", "-v": "--version|", "-D build -v": "build -v|", "": "|"} {
+		rest, host := globalFlags(strings.Fields(given))
+		if got := strings.Join(rest, " ") + "|" + host; got != want {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}
+	}
+}
+
+func TestOnlyTheJobsOwnDaemon(t *testing.T) {
+	t.Parallel()
+	for host, own := range map[string]bool{"": true, "tcp://docker:2376": true, "tcp://localhost:2375": true, "tcp://127.0.0.1:2375": true, "unix:///var/run/docker.sock": true, "tcp://my-dind:2375/": true,
+		"ssh://deploy@prod": false, "ssh://deploy@prod.example.com": false, "tcp://prod.example.com:2376": false, "tcp://192.0.2.1:2375": false} {
+		if err := ownHost(host, nil); (err == nil) != own {
+			t.Errorf("%q: %v", host, err)
+		}
+		if err := ownHost("", map[string]string{"DOCKER_HOST": host}); (err == nil) != own {
+			t.Errorf("DOCKER_HOST=%q: %v", host, err)
+		}
+	}
+}
+
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"compose": "services", "compose up": "", "buildx bake": "docker buildx build", "frobnicate": "docker --help", "swarm": "cluster"} {
+		if err := unknown(name); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, one := range commands {
+		if one.run == nil || one.about == "" {
+			t.Errorf("docker %s has no help", name)
+		}
+	}
+}
+
+func TestRunErrorsHaveDockersCodes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{`exec: "nothing": executable file not found in $PATH: unknown`: 127, `exec: "/nothing": stat /nothing: no such file or directory`: 127,
+		`exec: "/etc": is a directory: permission denied`: 126, "cannot mount": 125} {
+		var usage usageError
+		if err := runError(t.Context(), errors.New(text)); !errors.As(err, &usage) || usage.code != want {
+			t.Errorf("%q: %v, want %d", text, err, want)
+		}
+	}
+	if err := runError(t.Context(), exitError{7}); err != (exitError{7}) {
+		t.Error(err)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	one := inspection{ID: "sha256:abc", RepoTags: []string{"a", "b"}, RootFS: rootFS{Type: "layers", Layers: []string{"x"}}}
+	for format, want := range map[string]string{"{{.Id}}": "sha256:abc", "{{.ID}}": "sha256:abc", `{{join .RepoTags ","}}`: "a,b", `{{.RootFS.Type}}\t{{len .RootFS.Layers}}`: "layers\t1", "{{json .RepoTags}}": `["a","b"]`,
+		"{{upper .Os}}{{range .RepoTags}}<{{.}}>{{end}}": "<a><b>"} {
+		var out bytes.Buffer
+		if err := printFormat(&out, format, one); err != nil || out.String() != want+"\n" {
+			t.Errorf("%s: %q, %v", format, out.String(), err)
+		}
+	}
+	if err := printFormat(io.Discard, "{{.Nothing}}", one); err == nil {
+		t.Error("a field that is not there was printed")
+	}
+	var out bytes.Buffer
+	if err := printRows(&out, `table {{.Repository}}\t{{.Tag}}`, imageHeaders, []imageRow{{Repository: "app", Tag: "v1"}}); err != nil || out.String() != "REPOSITORY   TAG\napp          v1\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	named, err := canonical("registry.example.com/team/app:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := testCommand()
+	for filter, want := range map[string]bool{"reference=registry.example.com/team/app": true, "reference=registry.example.com/*/app:v*": true, "reference=other": false, "dangling=true": false, "dangling=false": true} {
+		if got, err := c.passes(t.Context(), &jobImage{named: named}, []string{filter}); err != nil || got != want {
+			t.Errorf("%s: %v, %v", filter, got, err)
+		}
+	}
+	if _, err := c.passes(t.Context(), &jobImage{named: named}, []string{"since=x"}); err == nil {
+		t.Error("an unknown filter was ignored")
 	}
 }
 
@@ -91,7 +171,7 @@ func testCommand(args ...string) *command {
 
 func TestBuildFlagsThatWouldGrantAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, line := range []string{"--network host .", "--allow security.insecure .", "--network=host .", ". .", "", "--no-such-flag ."} {
+	for _, line := range []string{"--allow security.insecure .", ". .", "", "--no-such-flag ."} {
 		if _, err := testCommand(strings.Fields(line)...).buildFlags(); err == nil {
 			t.Errorf("%q was accepted", line)
 		}

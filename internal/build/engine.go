@@ -94,6 +94,7 @@ type RunRequest struct {
 type Volume struct {
 	Source, Target string
 	ReadOnly       bool
+	Create         bool // make Source a folder when it is not there
 }
 
 // Engine builds images and serves the endpoints of jobs.
@@ -220,7 +221,7 @@ func (e *Engine) Open(ctx context.Context, scope Scope) (dir string, closeEndpoi
 		return "", nil, errors.Join(err, listener.Close(), os.RemoveAll(dir))
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	end := &endpoint{engine: e, scope: scope, images: map[string]*jobImage{}, logins: map[string]Credential{}}
+	end := &endpoint{engine: e, scope: scope, images: map[string]*jobImage{}, logins: map[string]Credential{}, manifests: map[string]*manifestList{}}
 	for _, credential := range scope.Credentials {
 		if _, given := end.logins[credential.Host]; !given {
 			end.logins[credential.Host] = credential

@@ -20,7 +20,7 @@ func FuzzFields(f *testing.F) {
 				t.Errorf("%q: %q, %v", text, found, err)
 			}
 		}
-		if entry, err := cacheEntry(text); err == nil && entry.Type != "registry" && entry.Type != "inline" {
+		if entry, note, err := cacheEntry(text); err == nil && note == "" && entry.Type != "registry" && entry.Type != "inline" {
 			t.Errorf("%q is a cache of type %q", text, entry.Type)
 		}
 	})

@@ -1,20 +1,13 @@
 package build
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"path"
 	"strings"
-	"text/tabwriter"
-	"text/template"
-	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
@@ -23,11 +16,11 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/containerd/containerd/v2/pkg/archive/compression"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/google/go-containerregistry/pkg/authn"
-	ggcr "github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -61,11 +54,8 @@ func (e *endpoint) plainHTTP(host string) bool {
 }
 
 func tagImage(ctx context.Context, c *command) error {
-	if err := c.flags.Parse(c.Args); err != nil {
+	if err := c.parse(2, 2); err != nil {
 		return err
-	}
-	if c.flags.NArg() != 2 {
-		return errors.New("docker tag needs 2 arguments: docker tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]")
 	}
 	source, err := c.find(c.flags.Arg(0))
 	if err != nil {
@@ -75,7 +65,8 @@ func tagImage(ctx context.Context, c *command) error {
 	if err != nil {
 		return err
 	}
-	return c.keep(ctx, target, source.target)
+	_, err = c.keep(ctx, target, source.target)
+	return err
 }
 
 func pushImages(ctx context.Context, c *command) error {
@@ -83,41 +74,43 @@ func pushImages(ctx context.Context, c *command) error {
 	quiet := c.flags.BoolP("quiet", "q", false, "")
 	c.flags.Bool("disable-content-trust", true, "")
 	c.flags.String("platform", "", "")
-	if err := c.flags.Parse(c.Args); err != nil {
+	if err := c.parse(1, 1); err != nil {
 		return err
-	}
-	if c.flags.NArg() != 1 {
-		return errors.New("docker push needs 1 argument: docker push NAME[:TAG]")
 	}
 	named, err := canonical(c.flags.Arg(0))
 	if err != nil {
 		return err
 	}
 	var list []*jobImage
-	if *all {
-		for _, image := range c.all() {
-			if one, err := canonical(image.name); err == nil && one.Name() == named.Name() {
-				list = append(list, image)
-			}
+	for _, image := range c.all() {
+		if image.named != nil && image.named.Name() == named.Name() && (*all || image.name == named.String()) {
+			list = append(list, image)
 		}
-	} else if image, err := c.find(named.String()); err == nil {
-		list = append(list, image)
+	}
+	if !*quiet {
+		c.sayDefaultTag(*all)
+		fmt.Fprintf(c.Stdout(), "The push refers to repository [%s]\n", named.Name())
 	}
 	if len(list) == 0 {
+		for _, image := range c.all() {
+			if image.named != nil && image.named.Name() == named.Name() {
+				return fmt.Errorf("tag does not exist: %s", reference.FamiliarString(named))
+			}
+		}
 		return fmt.Errorf("An image does not exist locally with the tag: %s", reference.FamiliarName(named)) //nolint:staticcheck // docker's own words
 	}
-	fmt.Fprintf(c.Stdout(), "The push refers to repository [%s]\n", named.Name())
 	for _, image := range list {
 		if err := c.push(ctx, image); err != nil {
 			return err
 		}
-		one, err := canonical(image.name)
-		if err != nil {
-			return err
-		}
-		if tagged, ok := one.(reference.Tagged); ok && !*quiet {
+		if tagged, ok := image.named.(reference.Tagged); ok && !*quiet {
 			fmt.Fprintf(c.Stdout(), "%s: digest: %s size: %d\n", tagged.Tag(), image.target.Digest, image.target.Size)
 		}
+	}
+	if *quiet && *all {
+		fmt.Fprintln(c.Stdout(), named.Name())
+	} else if *quiet {
+		fmt.Fprintln(c.Stdout(), named.String())
 	}
 	return nil
 }
@@ -141,31 +134,79 @@ func registryError(err error) error {
 	return err
 }
 
-func pullImage(ctx context.Context, c *command) error {
-	quiet := c.flags.BoolP("quiet", "q", false, "")
-	platform := c.flags.String("platform", "", "")
-	c.flags.BoolP("all-tags", "a", false, "")
+func pullImages(ctx context.Context, c *command) error {
+	quiet := c.flags.BoolP("quiet", "q", false, "print the name alone")
+	platform := c.flags.String("platform", c.Env["DOCKER_DEFAULT_PLATFORM"], "os/architecture of the image")
+	all := c.flags.BoolP("all-tags", "a", false, "all tags of the repository")
 	c.flags.Bool("disable-content-trust", true, "")
-	if err := c.flags.Parse(c.Args); err != nil {
+	if err := c.parse(1, 1); err != nil {
 		return err
-	}
-	if c.flags.NArg() != 1 {
-		return errors.New("docker pull needs 1 argument: docker pull NAME[:TAG|@DIGEST]")
 	}
 	named, err := canonical(c.flags.Arg(0))
 	if err != nil {
 		return err
 	}
-	image, err := c.pull(ctx, named, *platform)
-	if err != nil {
-		return err
+	if !*quiet {
+		c.sayDefaultTag(*all)
 	}
-	if *quiet {
+	names := []reference.Named{named}
+	if *all {
+		if names, err = c.tagsOf(ctx, named); err != nil {
+			return err
+		}
+	}
+	for _, named := range names {
+		before, _ := c.find(named.String()) // it may be new
+		image, err := c.pull(ctx, named, *platform)
+		if err != nil {
+			return err
+		}
+		if *quiet {
+			continue
+		}
+		tag, status := "", "Downloaded newer image"
+		if tagged, ok := named.(reference.Tagged); ok {
+			tag = tagged.Tag() + ": "
+		}
+		if before != nil && before.target.Digest == image.target.Digest {
+			status = "Image is up to date"
+		}
+		fmt.Fprintf(c.Stdout(), "%sPulling from %s\nDigest: %s\nStatus: %s for %s\n", tag, reference.Path(named), image.target.Digest, status, reference.FamiliarString(named))
+	}
+	if *all {
+		fmt.Fprintln(c.Stdout(), named.Name())
+	} else {
 		fmt.Fprintln(c.Stdout(), named.String())
-		return nil
 	}
-	fmt.Fprintf(c.Stdout(), "Digest: %s\nStatus: Image is up to date for %s\n%s\n", image.target.Digest, reference.FamiliarString(named), named.String())
 	return nil
+}
+
+// sayDefaultTag says which tag is meant where the command line has none.
+func (c *command) sayDefaultTag(all bool) {
+	if named, err := reference.ParseNormalizedNamed(c.flags.Arg(0)); err == nil && reference.IsNameOnly(named) && !all {
+		fmt.Fprintln(c.Stdout(), "Using default tag: latest")
+	}
+}
+
+// tagsOf lists the tags of a repository in its registry.
+func (c *command) tagsOf(ctx context.Context, named reference.Named) ([]reference.Named, error) {
+	repository, options, err := c.remote(ctx, reference.TrimNamed(named))
+	if err != nil {
+		return nil, err
+	}
+	tags, err := remote.List(repository.Context(), options...)
+	if err != nil {
+		return nil, fmt.Errorf("list the tags of %s: %w", named.Name(), registryError(err))
+	}
+	list := make([]reference.Named, 0, len(tags))
+	for _, tag := range tags {
+		one, err := reference.WithTag(reference.TrimNamed(named), tag)
+		if err != nil {
+			return nil, fmt.Errorf("tag %q of %s: %w", tag, named.Name(), err)
+		}
+		list = append(list, one)
+	}
+	return list, nil
 }
 
 // pull fetches an image with the job's logins and records it.
@@ -176,6 +217,9 @@ func (c *command) pull(ctx context.Context, named reference.Named, platform stri
 	}
 	options = append(options, containerd.WithPlatform(platform))
 	fetched, err := c.engine.containerd.Fetch(ctx, named.String(), options...)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("manifest for %s not found: manifest unknown", reference.FamiliarString(named))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", named, registryError(err))
 	}
@@ -183,7 +227,7 @@ func (c *command) pull(ctx context.Context, named reference.Named, platform stri
 	if err != nil {
 		return nil, fmt.Errorf("pull %s: %w", named, err)
 	}
-	if err := c.keep(ctx, named, target); err != nil {
+	if _, err := c.keep(ctx, named, target); err != nil {
 		return nil, err
 	}
 	// The shared name that Fetch made would let other jobs find the image.
@@ -220,319 +264,70 @@ func (c *command) forPlatform(ctx context.Context, target ocispec.Descriptor, pl
 	return target, fmt.Errorf("no image for platform %s", platform)
 }
 
-func login(ctx context.Context, c *command) error {
-	user := c.flags.StringP("username", "u", "", "")
-	password := c.flags.StringP("password", "p", "", "")
-	fromStdin := c.flags.Bool("password-stdin", false, "")
-	if err := c.flags.Parse(c.Args); err != nil {
-		return err
-	}
-	if *fromStdin {
-		line, err := bufio.NewReader(io.LimitReader(c.Stdin(), 64<<10)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read password: %w", err)
-		}
-		*password = strings.TrimRight(line, "\r\n")
-	} else if *password != "" {
-		fmt.Fprintln(c.Stderr(), "WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
-	}
-	if *user == "" || *password == "" {
-		return errors.New("username and password are needed: docker login -u USER --password-stdin [SERVER]")
-	}
-	host := "docker.io"
-	if c.flags.NArg() > 0 {
-		host = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(c.flags.Arg(0), "https://"), "http://"), "/")
-		host, _, _ = strings.Cut(host, "/")
-	}
-	credential := Credential{Host: host, Username: *user, Password: *password}
-	if err := c.verify(ctx, credential); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.logins[host] = credential
-	c.mu.Unlock()
-	if err := c.saveLogin(ctx, credential); err != nil {
-		fmt.Fprintf(c.Stderr(), "WARNING: the login works for docker in this job, but could not be stored for other tools: %v\n", err)
-	}
-	fmt.Fprintln(c.Stdout(), "Login Succeeded")
-	return nil
-}
-
-// verify signs in to the registry once.
-func (c *command) verify(ctx context.Context, credential Credential) error {
-	options := []ggcr.Option{}
-	if c.plainHTTP(credential.Host) {
-		options = append(options, ggcr.Insecure)
-	}
-	host := credential.Host
-	if host == "docker.io" {
-		host = ggcr.DefaultRegistry
-	}
-	if near := c.engine.daemon.config.near(host); near != "" {
-		host, options = near, []ggcr.Option{ggcr.Insecure}
-	}
-	registry, err := ggcr.NewRegistry(host, options...)
-	if err != nil {
-		return fmt.Errorf("invalid registry %q: %w", host, err)
-	}
-	basic := &authn.Basic{Username: credential.Username, Password: credential.Password}
-	signed, err := transport.NewWithContext(ctx, registry, basic, c.engine.config.Transport, nil)
-	if err != nil {
-		return fmt.Errorf("login to %s: %w", credential.Host, err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, registry.Scheme()+"://"+registry.RegistryStr()+"/v2/", nil)
-	if err != nil {
-		return fmt.Errorf("login to %s: %w", credential.Host, err)
-	}
-	response, err := signed.RoundTrip(request)
-	if err != nil {
-		return fmt.Errorf("login to %s: %w", credential.Host, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("login to %s: unauthorized: incorrect username or password (%s)", credential.Host, response.Status)
-	}
-	return nil
-}
-
-// configFile is where the job's other tools look for logins.
-func (c *command) configFile() string {
-	if dir := c.Env["DOCKER_CONFIG"]; dir != "" {
-		return path.Join(dir, "config.json")
-	}
-	return path.Join(c.Env["HOME"], ".docker", "config.json")
-}
-
-// saveLogin adds the login to docker's configuration file inside the job, as
-// docker does: crane, helm, skopeo and others read it.
-func (c *command) saveLogin(ctx context.Context, credential Credential) error {
-	document := map[string]any{}
-	var present bytes.Buffer
-	if err := c.CopyFile(ctx, &present, c.configFile()); err == nil {
-		if err := json.Unmarshal(present.Bytes(), &document); err != nil {
-			return fmt.Errorf("%s is not JSON: %w", c.configFile(), err)
-		}
-	}
-	auths, _ := document["auths"].(map[string]any)
-	if auths == nil {
-		auths = map[string]any{}
-	}
-	host := credential.Host
-	if host == "docker.io" {
-		host = "https://index.docker.io/v1/"
-	}
-	auths[host] = map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(credential.Username + ":" + credential.Password))}
-	document["auths"] = auths
-	raw, err := json.MarshalIndent(document, "", "\t")
-	if err != nil {
-		return err
-	}
-	return c.WriteFile(ctx, c.configFile(), 0o600, bytes.NewReader(raw))
-}
-
-func logout(_ context.Context, c *command) error {
-	host := "docker.io"
-	if len(c.Args) > 0 {
-		host = c.Args[0]
-	}
-	c.mu.Lock()
-	delete(c.logins, host)
-	c.mu.Unlock()
-	fmt.Fprintf(c.Stdout(), "Removing login credentials for %s\n", host)
-	return nil
-}
-
-func listImages(ctx context.Context, c *command) error {
-	quiet := c.flags.BoolP("quiet", "q", false, "")
-	format := c.flags.String("format", "", "")
-	c.flags.BoolP("all", "a", false, "")
-	c.flags.StringP("filter", "f", "", "")
-	noTrunc := c.flags.Bool("no-trunc", false, "")
-	if err := c.flags.Parse(c.Args); err != nil {
-		return err
-	}
-	table := tabwriter.NewWriter(c.Stdout(), 0, 4, 3, ' ', 0)
-	if !*quiet && *format == "" {
-		fmt.Fprintln(table, "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE")
-	}
-	for _, image := range c.all() {
-		named, err := canonical(image.name)
-		if err != nil {
-			return err
-		}
-		if c.flags.NArg() > 0 && reference.FamiliarName(named) != c.flags.Arg(0) && reference.FamiliarString(named) != c.flags.Arg(0) {
-			continue
-		}
-		row, err := c.row(ctx, image, named)
-		if err != nil {
-			return err
-		}
-		if !*noTrunc {
-			row.ID = row.ID[7:19]
-		}
-		switch {
-		case *quiet:
-			fmt.Fprintln(table, row.ID)
-		case *format != "":
-			if err := printFormat(table, *format, row); err != nil {
-				return err
-			}
-		default:
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", row.Repository, row.Tag, row.ID, row.CreatedSince, row.Size)
-		}
-	}
-	return table.Flush()
-}
-
-// imageRow is what `docker images --format` may name.
-type imageRow struct {
-	Repository, Tag, ID, Digest, CreatedSince, CreatedAt, Size string
-}
-
-func (c *command) row(ctx context.Context, image *jobImage, named reference.Named) (imageRow, error) {
-	size, err := (&images.Image{Target: image.target}).Size(ctx, c.engine.containerd.ContentStore(), platforms.Default())
-	if err != nil {
-		return imageRow{}, err
-	}
-	tag := "<none>"
-	if tagged, ok := named.(reference.Tagged); ok {
-		tag = tagged.Tag()
-	}
-	return imageRow{
-		Repository: reference.FamiliarName(named), Tag: tag, ID: image.target.Digest.String(), Digest: image.target.Digest.String(),
-		CreatedSince: time.Since(image.created).Round(time.Second).String() + " ago", CreatedAt: image.created.UTC().Format(time.RFC3339), Size: fmt.Sprintf("%.1fMB", float64(size)/1e6),
-	}, nil
-}
-
-func printFormat(w io.Writer, format string, value any) error {
-	if format == "json" || format == "{{json .}}" {
-		raw, err := json.Marshal(value)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(w, "%s\n", raw)
-		return err
-	}
-	parsed, err := template.New("format").Funcs(template.FuncMap{
-		"json": func(v any) (string, error) { raw, err := json.Marshal(v); return string(raw), err },
-		"join": strings.Join,
-	}).Parse(format)
-	if err != nil {
-		return fmt.Errorf("template parsing error: %w", err)
-	}
-	if err := parsed.Execute(w, value); err != nil {
-		return fmt.Errorf("template: %w", err)
-	}
-	_, err = fmt.Fprintln(w)
-	return err
-}
-
-// inspection is what `docker inspect` tells of an image; the names are
-// docker's.
-type inspection struct {
-	ID           string `json:"Id"`
-	RepoTags     []string
-	RepoDigests  []string
-	Created      *time.Time
-	Size         int64
-	Architecture string
-	Os           string
-	Config       ocispec.ImageConfig
-	RootFS       ocispec.RootFS
-}
-
-func inspectImages(ctx context.Context, c *command) error {
-	format := c.flags.StringP("format", "f", "", "")
-	c.flags.String("type", "", "")
-	c.flags.BoolP("size", "s", false, "")
-	if err := c.flags.Parse(c.Args); err != nil {
-		return err
-	}
-	if c.flags.NArg() == 0 {
-		return errors.New("docker inspect needs at least 1 argument: docker inspect IMAGE")
-	}
-	var list []inspection
-	for _, name := range c.flags.Args() {
-		image, err := c.find(name)
-		if err != nil {
-			return err
-		}
-		one, err := c.inspect(ctx, image)
-		if err != nil {
-			return err
-		}
-		if *format != "" {
-			if err := printFormat(c.Stdout(), *format, one); err != nil {
-				return err
-			}
-			continue
-		}
-		list = append(list, one)
-	}
-	if *format != "" {
-		return nil
-	}
-	raw, err := json.MarshalIndent(list, "", "    ")
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(c.Stdout(), "%s\n", raw)
-	return err
-}
-
-func (c *command) inspect(ctx context.Context, image *jobImage) (inspection, error) {
-	store := c.engine.containerd.ContentStore()
-	descriptor, err := images.Config(ctx, store, image.target, platforms.Default())
-	if err != nil {
-		return inspection{}, fmt.Errorf("read image: %w", err)
-	}
-	raw, err := content.ReadBlob(ctx, store, descriptor)
-	if err != nil {
-		return inspection{}, fmt.Errorf("read image: %w", err)
-	}
-	var config ocispec.Image
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return inspection{}, fmt.Errorf("read image: %w", err)
-	}
-	size, err := (&images.Image{Target: image.target}).Size(ctx, store, platforms.Default())
-	if err != nil {
-		return inspection{}, fmt.Errorf("read image: %w", err)
-	}
-	one := inspection{ID: descriptor.Digest.String(), Created: config.Created, Size: size, Architecture: config.Architecture, Os: config.OS, Config: config.Config, RootFS: config.RootFS}
-	for _, other := range c.all() {
-		if named, err := canonical(other.name); err == nil && other.target.Digest == image.target.Digest {
-			one.RepoTags = append(one.RepoTags, reference.FamiliarString(named))
-			one.RepoDigests = append(one.RepoDigests, reference.FamiliarName(named)+"@"+image.target.Digest.String())
-		}
-	}
-	return one, nil
-}
-
 func removeImages(ctx context.Context, c *command) error {
-	c.flags.BoolP("force", "f", false, "")
+	force := c.flags.BoolP("force", "f", false, "an image that is not there is no failure")
 	c.flags.Bool("no-prune", false, "")
-	if err := c.flags.Parse(c.Args); err != nil {
+	if err := c.parse(1, -1); err != nil {
 		return err
 	}
+	var missing []string
 	for _, name := range c.flags.Args() {
 		image, err := c.find(name)
 		if err != nil {
-			return err
+			missing = append(missing, "Error: "+err.Error())
+			continue
 		}
-		if err := c.engine.containerd.ImageService().Delete(ctx, c.internalName(image.name)); err != nil {
-			return fmt.Errorf("remove image: %w", err)
+		names := []*jobImage{image}
+		if image.named == nil || !isName(name, image) { // by its id: all its names
+			names = nil
+			for _, other := range c.all() {
+				if other.id == image.id {
+					names = append(names, other)
+				}
+			}
 		}
-		c.mu.Lock()
-		delete(c.images, image.name)
-		c.mu.Unlock()
-		fmt.Fprintf(c.Stdout(), "Untagged: %s\n", image.name)
+		for _, one := range names {
+			if err := c.forgetOne(ctx, one); err != nil {
+				return err
+			}
+			if one.named != nil {
+				fmt.Fprintf(c.Stdout(), "Untagged: %s\n", reference.FamiliarString(one.named))
+			}
+		}
+		if _, err := c.find(image.id.String()); err != nil {
+			fmt.Fprintf(c.Stdout(), "Deleted: %s\n", image.id)
+		}
 	}
+	if len(missing) > 0 {
+		fmt.Fprintln(c.Stderr(), strings.Join(missing, "\n"))
+		if !*force {
+			return exitError{1}
+		}
+	}
+	return nil
+}
+
+// isName reports whether a word of the command line is the image's name, and
+// not its id.
+func isName(word string, image *jobImage) bool {
+	named, err := canonical(word)
+	return err == nil && named.String() == image.name
+}
+
+func (c *command) forgetOne(ctx context.Context, image *jobImage) error {
+	if err := c.engine.containerd.ImageService().Delete(ctx, c.internalName(image.name)); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove image: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.images, image.name)
 	return nil
 }
 
 func saveImages(ctx context.Context, c *command) error {
-	output := c.flags.StringP("output", "o", "", "")
-	if err := c.flags.Parse(c.Args); err != nil {
+	output := c.flags.StringP("output", "o", "", "file to write, instead of STDOUT")
+	c.flags.String("platform", "", "")
+	if err := c.parse(1, -1); err != nil {
 		return err
 	}
 	options := []archive.ExportOpt{archive.WithPlatform(platforms.Default()), archive.WithSkipMissing(c.engine.containerd.ContentStore())}
@@ -541,7 +336,11 @@ func saveImages(ctx context.Context, c *command) error {
 		if err != nil {
 			return err
 		}
-		options = append(options, archive.WithManifest(image.target, image.name))
+		var names []string
+		if image.named != nil {
+			names = append(names, image.name)
+		}
+		options = append(options, archive.WithManifest(image.target, names...))
 	}
 	if *output == "" {
 		return c.engine.containerd.Export(ctx, c.Stdout(), options...)
@@ -554,9 +353,10 @@ func saveImages(ctx context.Context, c *command) error {
 }
 
 func loadImages(ctx context.Context, c *command) error {
-	input := c.flags.StringP("input", "i", "", "")
+	input := c.flags.StringP("input", "i", "", "file to read, instead of STDIN")
 	c.flags.BoolP("quiet", "q", false, "")
-	if err := c.flags.Parse(c.Args); err != nil {
+	c.flags.String("platform", "", "")
+	if err := c.parse(0, 0); err != nil {
 		return err
 	}
 	reader, writer := io.Pipe()
@@ -568,27 +368,62 @@ func loadImages(ctx context.Context, c *command) error {
 		}
 		writer.CloseWithError(c.CopyFile(ctx, writer, c.path(*input)))
 	}()
-	loaded, err := c.engine.containerd.Import(ctx, reader, containerd.WithImageRefTranslator(func(name string) string {
-		if named, err := canonical(name); err == nil {
-			return c.internalName(named.String()) + "|" + named.String()
-		}
-		return ""
-	}))
+	err := c.load(ctx, reader)
 	reader.CloseWithError(err)
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
-	for _, image := range loaded {
-		_, name, _ := strings.Cut(image.Name, "|")
-		named, err := canonical(name)
+	return nil
+}
+
+// load records the images of an archive, compressed or not, of docker or OCI.
+func (c *command) load(ctx context.Context, archived io.Reader) error {
+	ctx, done, err := c.engine.containerd.WithLease(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = done(context.WithoutCancel(ctx)) }() // the lease expires by itself
+	plain, err := compression.DecompressStream(archived)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	store := c.engine.containerd.ContentStore()
+	top, err := archive.ImportIndex(ctx, store, plain)
+	if err != nil {
+		return err
+	}
+	raw, err := content.ReadBlob(ctx, store, top)
+	if err != nil {
+		return err
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return fmt.Errorf("malformed index: %w", err)
+	}
+	if len(index.Manifests) == 0 {
+		return errors.New("the archive has no image")
+	}
+	for _, manifest := range index.Manifests {
+		handler := images.FilterPlatforms(images.SetChildrenLabels(store, images.ChildrenHandler(store)), platforms.Default())
+		if err := images.WalkNotEmpty(ctx, handler, manifest); err != nil {
+			return err
+		}
+		name := manifest.Annotations[images.AnnotationImageName]
+		var named reference.Named
+		if name != "" {
+			if named, err = canonical(name); err != nil {
+				return err
+			}
+		}
+		manifest.Annotations = nil
+		image, err := c.keep(ctx, named, manifest)
 		if err != nil {
 			return err
 		}
-		if err := c.keep(ctx, named, image.Target); err != nil {
-			return err
-		}
-		if err := c.engine.containerd.ImageService().Delete(ctx, image.Name); err != nil {
-			return fmt.Errorf("record image: %w", err)
+		if named == nil {
+			fmt.Fprintf(c.Stdout(), "Loaded image ID: %s\n", image.id)
+			continue
 		}
 		fmt.Fprintf(c.Stdout(), "Loaded image: %s\n", reference.FamiliarString(named))
 	}

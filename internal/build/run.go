@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -13,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/pflag"
 )
 
 // runContainer is docker run: a container beside the job, in its network and
@@ -31,30 +34,25 @@ func runContainer(ctx context.Context, c *command) error {
 	detach := f.BoolP("detach", "d", false, "")
 	privileged := f.Bool("privileged", false, "")
 	network := f.String("network", "", "")
-	for _, name := range []string{"rm", "init", "read-only"} {
-		f.Bool(name, false, "")
-	}
-	f.BoolP("tty", "t", false, "")
-	for _, name := range []string{"name", "pull", "platform", "memory", "cpus", "hostname", "log-driver", "restart", "shm-size"} {
-		f.String(name, "", "")
-	}
-	for _, name := range []string{"label", "add-host", "ulimit", "tmpfs", "cap-drop", "security-opt"} {
-		f.StringArray(name, nil, "")
-	}
-	if err := f.Parse(c.Args); err != nil {
+	f.StringVar(network, "net", "", "")
+	f.String("name", "", "")
+	acceptedRunFlags(f)
+	if err := c.parse(1, -1); err != nil {
 		return err
+	}
+	if emulators.MatchString(f.Arg(0)) {
+		fmt.Fprintln(c.Stderr(), "NOTE: emulators for other processors are the server's: where qemu-user-static is installed, builds for other platforms run; docker buildx inspect lists them")
+		return nil
 	}
 	switch {
 	case c.scope.Run == nil:
 		return errors.New("docker run is offered in jobs only")
-	case f.NArg() == 0:
-		return errors.New("docker run needs at least 1 argument: docker run [OPTIONS] IMAGE [COMMAND] [ARG...]")
 	case *detach:
 		return errors.New("docker run --detach is not offered in jobs: declare the container as a service of the job")
 	case *privileged:
-		return errors.New("docker run --privileged is not granted to jobs")
+		return errors.New("docker run --privileged is not granted to jobs: an administrator may let a runner's jobs be privileged")
 	case *network == "host":
-		return errors.New("docker run --network host is not granted to jobs")
+		fmt.Fprintln(c.Stderr(), "NOTE: --network host is not granted to jobs: the container is in the network of the job, beside its services")
 	}
 	request := RunRequest{Image: f.Arg(0), Args: f.Args()[1:], User: *user, Workdir: *workdir, Stdout: c.Stdout(), Stderr: c.Stderr()}
 	if f.Changed("entrypoint") {
@@ -80,7 +78,52 @@ func runContainer(ctx context.Context, c *command) error {
 	if err == nil && code != 0 {
 		err = exitError{code}
 	}
-	return err
+	return runError(ctx, err)
+}
+
+// runError gives docker's exit codes to containers that did not start: 127 for
+// a command that is not there, 126 for one that cannot be run, else 125.
+func runError(ctx context.Context, err error) error {
+	var exit exitError
+	if err == nil || errors.As(err, &exit) || ctx.Err() != nil {
+		return err
+	}
+	code, text := 125, err.Error()
+	switch {
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "exec: ") && strings.Contains(text, "no such file or directory"):
+		code = 127
+	case strings.Contains(text, "exec: ") && (strings.Contains(text, "permission denied") || strings.Contains(text, "is a directory")), strings.Contains(text, "exec format error"):
+		code = 126
+	}
+	return usageError{code, "docker: Error response from daemon: " + text}
+}
+
+// emulators are images that install qemu for builds for other platforms; they
+// need privileges, and do nothing for the job itself.
+var emulators = regexp.MustCompile(`(^|/)(tonistiigi/binfmt|multiarch/qemu-user-static|linuxkit/binfmt|docker/binfmt)(:|@|$)`)
+
+// acceptedRunFlags are flags of docker run that mean nothing here, or that the
+// limits and the network of the job say already.
+func acceptedRunFlags(f *pflag.FlagSet) {
+	for _, name := range []string{"rm", "init", "read-only", "sig-proxy", "no-healthcheck", "oom-kill-disable", "disable-content-trust", "quiet"} {
+		f.Bool(name, false, "")
+	}
+	f.BoolP("tty", "t", false, "")
+	f.BoolP("publish-all", "P", false, "")
+	f.StringP("memory", "m", "", "")
+	f.StringP("hostname", "h", "", "")
+	f.StringP("cpu-shares", "c", "", "")
+	for _, name := range []string{"pull", "platform", "cpus", "log-driver", "restart", "shm-size", "memory-swap", "memory-reservation", "cpuset-cpus", "cpu-period", "cpu-quota", "pids-limit",
+		"stop-timeout", "stop-signal", "isolation", "ip", "runtime", "userns", "cgroupns", "domainname", "oom-score-adj", "gpus"} {
+		f.String(name, "", "")
+	}
+	f.StringArrayP("label", "l", nil, "")
+	f.StringArrayP("publish", "p", nil, "")
+	f.StringArrayP("attach", "a", nil, "")
+	for _, name := range []string{"add-host", "ulimit", "tmpfs", "cap-drop", "security-opt", "label-file", "expose", "dns", "dns-search", "dns-option", "log-opt", "network-alias", "net-alias",
+		"link", "group-add", "annotation", "sysctl", "health-cmd"} {
+		f.StringArray(name, nil, "")
+	}
 }
 
 // environment reads -e and --env-file.
@@ -99,7 +142,7 @@ func (c *command) environment(ctx context.Context, pairs, files []string) ([]str
 			return nil, fmt.Errorf("read %s: %w", file, err)
 		}
 		for lines := bufio.NewScanner(&raw); lines.Scan(); {
-			if line := strings.TrimSpace(lines.Text()); line != "" && !strings.HasPrefix(line, "#") {
+			if line := strings.TrimLeft(lines.Text(), " \t"); line != "" && !strings.HasPrefix(line, "#") {
 				add(line)
 			}
 		}
@@ -115,10 +158,13 @@ func (c *command) volumes(short, long []string) ([]Volume, error) {
 	var list []Volume
 	for _, text := range short {
 		parts := strings.Split(text, ":")
-		if len(parts) < 2 || !strings.HasPrefix(parts[0], "/") && !strings.HasPrefix(parts[0], ".") {
-			return nil, fmt.Errorf("volume %q is not offered: only folders below %s can be mounted, as -v SOURCE:TARGET[:ro]", text, c.scope.BuildsPath)
+		if strings.HasSuffix(parts[0], "/docker.sock") {
+			return nil, errors.New("there is no /var/run/docker.sock in jobs: give the tool the image as an archive (docker save), or call it in the job itself")
 		}
-		list = append(list, Volume{Source: c.path(parts[0]), Target: parts[1], ReadOnly: len(parts) > 2 && strings.Contains(parts[2], "ro")})
+		if len(parts) < 2 || !strings.HasPrefix(parts[0], "/") && !strings.HasPrefix(parts[0], ".") {
+			return nil, fmt.Errorf("volume %q is not offered: only folders below %s can be mounted, as -v SOURCE:TARGET[:ro]; for a volume of the job, take one such as $CI_PROJECT_DIR/.data", text, c.scope.BuildsPath)
+		}
+		list = append(list, Volume{Source: c.path(parts[0]), Target: parts[1], ReadOnly: len(parts) > 2 && slices.Contains(strings.Split(parts[2], ","), "ro"), Create: true})
 	}
 	for _, text := range long {
 		given, err := fields(text)

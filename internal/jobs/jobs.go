@@ -291,7 +291,7 @@ func (e *endpoints) Open(ctx context.Context, scope containerd.EndpointScope) (s
 		Run: func(ctx context.Context, b build.RunRequest) (int, error) {
 			volumes := make([]containerd.Volume, 0, len(b.Volumes))
 			for _, one := range b.Volumes {
-				volumes = append(volumes, containerd.Volume{Source: one.Source, Target: one.Target, ReadOnly: one.ReadOnly})
+				volumes = append(volumes, containerd.Volume{Source: one.Source, Target: one.Target, ReadOnly: one.ReadOnly, Create: one.Create})
 			}
 			return scope.Run(ctx, containerd.RunRequest{
 				Image: b.Image, Local: b.Local, Entrypoint: b.Entrypoint, Args: b.Args, Env: b.Env, User: b.User, Workdir: b.Workdir, Volumes: volumes,

@@ -88,6 +88,8 @@ func (c *command) transfer(t Transfer) error {
 		err = c.tar(t.Path)
 	case OpStat:
 		err = c.stat(t.Path)
+	case OpAgent:
+		err = c.agent(t)
 	case OpWrite:
 		var fatal error
 		if err, fatal = c.write(t); fatal != nil {
@@ -127,7 +129,13 @@ func (c *command) stat(path string) error {
 
 // write receives a file until its end; the second error ends the connection.
 func (c *command) write(t Transfer) (err, fatal error) {
-	file, err := os.OpenFile(t.Path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fs.FileMode(t.Mode))
+	if t.Folder {
+		err = os.MkdirAll(filepath.Dir(t.Path), 0o700)
+	}
+	var file *os.File
+	if err == nil {
+		file, err = os.OpenFile(t.Path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fs.FileMode(t.Mode))
+	}
 	for {
 		kind, payload, fatal := c.conn.Receive()
 		if fatal != nil {
@@ -144,6 +152,34 @@ func (c *command) write(t Transfer) (err, fatal error) {
 		err = errors.Join(err, file.Close())
 	}
 	return err, nil
+}
+
+// maxAgentAnswer is OpenSSH's own bound of a message.
+const maxAgentAnswer = 256 << 10
+
+// agent asks the SSH agent at a socket.
+func (c *command) agent(t Transfer) error {
+	connection, err := net.Dial("unix", t.Path)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	if _, err := connection.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(t.Message))), t.Message...)); err != nil {
+		return err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(connection, size[:]); err != nil {
+		return err
+	}
+	length := binary.BigEndian.Uint32(size[:])
+	if length > maxAgentAnswer {
+		return errors.New("the SSH agent's answer is too long")
+	}
+	answer := make([]byte, length)
+	if _, err := io.ReadFull(connection, answer); err != nil {
+		return err
+	}
+	return c.conn.Send(KindData, answer)
 }
 
 func (c *command) tar(root string) error {

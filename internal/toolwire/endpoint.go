@@ -143,10 +143,18 @@ func (s *Session) IsDir(ctx context.Context, path string) (bool, error) {
 	return string(kind) == "dir", nil
 }
 
+// AskAgent gives a message to the SSH agent at a socket of the job and returns
+// its answer, both without their length.
+func (s *Session) AskAgent(ctx context.Context, socket string, message []byte) ([]byte, error) {
+	var answer limitedBuffer
+	err := s.fetch(ctx, &answer, Transfer{Op: OpAgent, Path: socket, Message: message})
+	return answer, err
+}
+
 type limitedBuffer []byte
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if len(*b)+len(p) > 1<<10 {
+	if len(*b)+len(p) > maxAgentAnswer {
 		return 0, errors.New("answer too long")
 	}
 	*b = append(*b, p...)
@@ -178,9 +186,18 @@ func (s *Session) fetch(ctx context.Context, w io.Writer, t Transfer) error {
 
 // WriteFile writes a file inside the job.
 func (s *Session) WriteFile(ctx context.Context, path string, mode fs.FileMode, r io.Reader) error {
+	return s.write(ctx, Transfer{Op: OpWrite, Path: path, Mode: uint32(mode.Perm())}, r)
+}
+
+// WriteFileWithFolder is WriteFile, and makes the folder of the file.
+func (s *Session) WriteFileWithFolder(ctx context.Context, path string, mode fs.FileMode, r io.Reader) error {
+	return s.write(ctx, Transfer{Op: OpWrite, Path: path, Mode: uint32(mode.Perm()), Folder: true}, r)
+}
+
+func (s *Session) write(ctx context.Context, t Transfer, r io.Reader) error {
 	s.transfer.Lock()
 	defer s.transfer.Unlock()
-	if err := s.conn.SendJSON(KindTransfer, Transfer{Op: OpWrite, Path: path, Mode: uint32(mode.Perm())}); err != nil {
+	if err := s.conn.SendJSON(KindTransfer, t); err != nil {
 		return err
 	}
 	_, copyErr := io.Copy(s.conn.Writer(KindWrite), r)

@@ -58,14 +58,17 @@ const (
 	OpTar   = "tar"   // send a folder as a tar stream
 	OpWrite = "write" // write a file
 	OpStat  = "stat"  // send "dir" or "file"
+	OpAgent = "agent" // give a message to an SSH agent's socket and send its answer
 )
 
 // Transfer asks the command for work on the job's files. One transfer runs at
 // a time.
 type Transfer struct {
-	Op   string `json:"op"`
-	Path string `json:"path"`
-	Mode uint32 `json:"mode,omitempty"` // for OpWrite
+	Op      string `json:"op"`
+	Path    string `json:"path"`
+	Mode    uint32 `json:"mode,omitempty"`    // for OpWrite
+	Folder  bool   `json:"folder,omitempty"`  // for OpWrite: make the file's folder, for its owner alone
+	Message []byte `json:"message,omitempty"` // for OpAgent, without its length
 }
 
 // maxFrame bounds what a peer can make the other end keep in memory.

@@ -35,7 +35,7 @@ type containerSpec struct {
 	job        int64
 	image      *image
 	entrypoint []string // nil: the image's
-	args       []string // nil: the image's command
+	args       []string // nil: the image's command, unless there is an entrypoint
 	user       string   // empty: the image's
 	workdir    string   // empty: the image's
 	env        []string
@@ -74,7 +74,7 @@ func (e *Executor) create(ctx context.Context, s containerSpec) (*container, err
 
 func (e *Executor) ociOptions(s containerSpec) ([]oci.SpecOpts, error) {
 	args := s.args
-	if len(args) == 0 {
+	if len(args) == 0 && s.entrypoint == nil { // an entrypoint of one's own stands alone, as docker has it
 		args = s.image.config.Cmd
 	}
 	entrypoint := s.image.config.Entrypoint

@@ -42,18 +42,18 @@ type Volume struct {
 	Source   string // a path below BuildsDir, as the job sees it
 	Target   string
 	ReadOnly bool
+	Create   bool // make Source a folder when it is not there
 }
 
 // run starts a container of `docker run` and waits for it.
 func (env *environment) run(ctx context.Context, r RunRequest) (exitCode int, err error) {
-	images := &puller{executor: env.executor, credentials: env.request.Credentials, log: runner.NewLog(r.Stderr, false, nil)}
+	images := &puller{executor: env.executor, credentials: env.request.Credentials, log: runner.NewLog(io.Discard, false, nil)}
 	var found *image
 	if r.Local {
 		local, err := env.executor.client.GetImage(ctx, r.Image)
 		if err != nil {
 			return 0, fmt.Errorf("find image: %w", err)
 		}
-		images.log = runner.NewLog(io.Discard, false, nil)
 		if found, err = images.unpacked(ctx, local, r.Image); err != nil {
 			return 0, err
 		}
@@ -101,7 +101,7 @@ func (env *environment) run(ctx context.Context, r RunRequest) (exitCode int, er
 	}()
 	process, err := made.launch(ctx, r.Stdin, r.Stdout, r.Stderr)
 	if err != nil {
-		return 0, env.startError(err)
+		return 0, err
 	}
 	code, err := process.run(ctx, env.executor.config.StopGrace)
 	return int(code), err
@@ -142,7 +142,7 @@ func (env *environment) volumes(role string, wanted []Volume) (mounts []specs.Mo
 			inside = "."
 		}
 		place := filepath.Join(dir, strconv.Itoa(i))
-		if err := mountBeneath(root, inside, place); err != nil {
+		if err := mountBeneath(root, inside, place, volume.Create); err != nil {
 			return nil, release, fmt.Errorf("cannot mount %s: %w", volume.Source, err)
 		}
 		mounts = append(mounts, bind(place, volume.Target, volume.ReadOnly))
@@ -150,9 +150,16 @@ func (env *environment) volumes(role string, wanted []Volume) (mounts []specs.Mo
 	return mounts, release, nil
 }
 
-// mountBeneath binds a file or folder of root to place.
-func mountBeneath(root *os.Root, name, place string) error {
+// mountBeneath binds a file or folder of root to place; one that is not there is
+// made as a folder if create says so.
+func mountBeneath(root *os.Root, name, place string, create bool) error {
 	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) && create {
+		if err := root.MkdirAll(name, 0o755); err != nil {
+			return err
+		}
+		file, err = root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	}
 	if err != nil {
 		return err
 	}
