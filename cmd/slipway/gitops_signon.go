@@ -91,6 +91,36 @@ func (a peopleForSignOn) Mint(ctx context.Context, who delivery.Identity) (strin
 	return a.signOn.Token(ctx, argoClient, person, mintLifetime)
 }
 
+// loginLifetime is how long a sign-in by password lasts, as one in the browser.
+const loginLifetime = 12 * time.Hour
+
+// Login implements gitops.People. Who comes with a personal access token in
+// place of the password goes on with that token, which may do less.
+func (a peopleForSignOn) Login(r *http.Request, username, password string) (token string, known bool, err error) {
+	ctx := r.Context()
+	if _, err := a.access.UserByName(ctx, username); delivery.IsNotFound(err) {
+		return "", false, nil
+	} else if err != nil {
+		return "", false, err
+	}
+	who, err := a.access.AuthenticateBasic(ctx, username, password, access.RemoteAddress(r))
+	if err != nil {
+		if err == error(access.ErrWrongCredentials) {
+			err = delivery.Errorf(delivery.Unauthenticated, "The user name or the password is wrong.")
+		}
+		return "", true, err
+	}
+	if who.Kind != delivery.SessionUser {
+		return password, true, nil
+	}
+	person, err := a.person(ctx, who)
+	if err != nil {
+		return "", true, err
+	}
+	token, err = a.signOn.Token(ctx, argoClient, person, loginLifetime)
+	return token, true, err
+}
+
 // person describes the caller with the names that Argo CD's policies use. A
 // token that only reads has no more than a reporter's.
 func (a peopleForSignOn) person(ctx context.Context, who delivery.Identity) (openid.Person, error) {

@@ -96,7 +96,10 @@ func (p *platform) routeArgo(address string) {
 	gate := func(grpc bool) http.Handler {
 		return &gitops.Gate{People: peopleForSignOn{p}, Issuer: p.ExternalURL, Next: gitops.NewProxy(address, grpc)}
 	}
-	p.mux.Handle("/argocd/", gate(false))
+	const root = "/argocd"
+	web := gate(false)
+	p.mux.Handle(root+"/", web)
+	p.mux.Handle("POST /auth/logout", gitops.Logout(root, web))
 	p.mux.HandleFunc("GET /-/analysis/error-logs", p.errorLogs)
 	// Where Argo CD's own pages would be, as its program and notifications link to them.
 	p.mux.Handle("GET /argocd/{$}", http.RedirectHandler("/-/applications", http.StatusSeeOther))
@@ -105,9 +108,9 @@ func (p *platform) routeArgo(address string) {
 	}
 	p.mux.HandleFunc("GET /argocd/applications/{name}", page)
 	p.mux.HandleFunc("GET /argocd/applications/"+gitops.Namespace+"/{name}", page)
-	grpc := gate(true)
+	calls := gitops.WebCalls(root, web, gate(true))
 	for _, service := range gitops.Services {
-		p.mux.Handle("POST /"+service+"/", grpc)
+		p.mux.Handle("POST /"+service+"/", calls)
 	}
 }
 

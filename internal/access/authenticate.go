@@ -18,7 +18,9 @@ const SessionCookie = "slipway_session"
 // authentication, as in GitLab.
 const JobTokenUser = "gitlab-ci-token"
 
-var errWrongCredentials = &delivery.Error{Kind: delivery.Unauthenticated, Op: "access: authenticate", Message: "401 Unauthorized"}
+// ErrWrongCredentials says that a name, password or token is not right; it is
+// answered as GitLab does.
+var ErrWrongCredentials = &delivery.Error{Kind: delivery.Unauthenticated, Op: "access: authenticate", Message: "401 Unauthorized"}
 
 // Authenticate implements api.Authenticator.
 func (s *Service) Authenticate(r *http.Request) (delivery.Identity, error) {
@@ -66,7 +68,7 @@ var crossOrigin = http.NewCrossOriginProtection()
 // old one must not lock out the others at its address.
 func (s *Service) AuthenticateBasic(ctx context.Context, username, password, address string) (delivery.Identity, error) {
 	if password == "" {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	if username == JobTokenUser {
 		return s.byJobToken(ctx, password)
@@ -123,7 +125,7 @@ func (s *Service) checkLogin(ctx context.Context, login, password string, verify
 		if _, err := verifyPassword(ctx, absent, password); err != nil {
 			return Account{}, err
 		}
-		return Account{}, errWrongCredentials
+		return Account{}, ErrWrongCredentials
 	}
 	if err != nil {
 		return Account{}, err
@@ -133,7 +135,7 @@ func (s *Service) checkLogin(ctx context.Context, login, password string, verify
 		return Account{}, err
 	}
 	if !ok {
-		return Account{}, errWrongCredentials
+		return Account{}, ErrWrongCredentials
 	}
 	if a.Blocked {
 		return Account{}, &delivery.Error{Kind: delivery.Unauthenticated, Message: "This account is blocked.", Next: "Ask an administrator."}
@@ -149,14 +151,14 @@ func identity(a Account, kind delivery.IdentityKind) delivery.Identity {
 func (s *Service) byToken(ctx context.Context, username, secret string) (delivery.Identity, error) {
 	t, err := s.store.TokenByHash(ctx, digest(secret))
 	if delivery.IsNotFound(err) {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	if err != nil {
 		return delivery.Identity{}, err
 	}
 	now := s.now()
 	if !t.Active(now) || t.Kind == delivery.DeployToken && username != "" && username != t.Username {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	who := delivery.Identity{Kind: t.Kind, Name: t.Name, Scopes: t.Scopes, ProjectID: t.ProjectID, GroupID: t.GroupID, Role: t.Role, TokenID: t.ID}
 	if t.UserID != 0 {
@@ -165,7 +167,7 @@ func (s *Service) byToken(ctx context.Context, username, secret string) (deliver
 			return delivery.Identity{}, err
 		}
 		if a.Blocked {
-			return delivery.Identity{}, errWrongCredentials
+			return delivery.Identity{}, ErrWrongCredentials
 		}
 		u := a.User
 		who.User, who.Name = &u, u.Username
@@ -187,18 +189,18 @@ func (s *Service) byJobToken(ctx context.Context, token string) (delivery.Identi
 	jobs := s.jobTokens
 	s.jobMu.RUnlock()
 	if jobs == nil {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	claim, err := jobs.JobByToken(ctx, token)
 	if delivery.IsNotFound(err) {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	if err != nil {
 		return delivery.Identity{}, err
 	}
 	a, err := s.store.UserByID(ctx, claim.UserID)
 	if delivery.IsNotFound(err) || err == nil && a.Blocked {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	if err != nil {
 		return delivery.Identity{}, err
@@ -213,14 +215,14 @@ func (s *Service) byJobToken(ctx context.Context, token string) (delivery.Identi
 func (s *Service) AuthenticateKey(ctx context.Context, key ssh.PublicKey) (delivery.Identity, error) {
 	k, err := s.store.KeyByFingerprint(ctx, ssh.FingerprintSHA256(key))
 	if delivery.IsNotFound(err) {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	if err != nil {
 		return delivery.Identity{}, err
 	}
 	now := s.now()
 	if !k.ExpiresAt.IsZero() && now.After(k.ExpiresAt) || k.Usage == KeyForSigning {
-		return delivery.Identity{}, errWrongCredentials
+		return delivery.Identity{}, ErrWrongCredentials
 	}
 	who := delivery.Identity{Kind: delivery.SSHKey, Name: k.Title, TokenID: k.ID}
 	if k.UserID != 0 {
@@ -229,7 +231,7 @@ func (s *Service) AuthenticateKey(ctx context.Context, key ssh.PublicKey) (deliv
 			return delivery.Identity{}, err
 		}
 		if a.Blocked {
-			return delivery.Identity{}, errWrongCredentials
+			return delivery.Identity{}, ErrWrongCredentials
 		}
 		u := a.User
 		who.User, who.Name = &u, u.Username

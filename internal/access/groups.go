@@ -21,7 +21,7 @@ type NewGroup struct {
 // CreateGroup makes a group with the caller as its owner.
 func (s *Service) CreateGroup(ctx context.Context, who delivery.Identity, n NewGroup) (delivery.Group, error) {
 	if who.User == nil {
-		return delivery.Group{}, errWrongCredentials
+		return delivery.Group{}, ErrWrongCredentials
 	}
 	if who.User.Bot || who.Kind == delivery.JobToken {
 		return delivery.Group{}, delivery.Errorf(delivery.Forbidden, "403 Forbidden")
@@ -199,7 +199,7 @@ func (s *Service) Groups(ctx context.Context, f GroupFilter, limit, offset int) 
 // result is the visibility of the group, empty for a user's namespace.
 func (s *Service) NamespaceForProjects(ctx context.Context, who delivery.Identity, id int64, path string) (delivery.Namespace, delivery.Visibility, error) {
 	if who.User == nil && who.Kind != delivery.SystemActor {
-		return delivery.Namespace{}, "", errWrongCredentials
+		return delivery.Namespace{}, "", ErrWrongCredentials
 	}
 	if who.Kind == delivery.JobToken || who.User != nil && who.User.Bot && who.Kind != delivery.GroupToken {
 		return delivery.Namespace{}, "", delivery.Errorf(delivery.Forbidden, "403 Forbidden")

@@ -366,7 +366,7 @@ func (h *rest) removeMember(w http.ResponseWriter, r *api.Request, o membersOf) 
 	self := r.Who.User != nil && r.Who.User.ID == id
 	if o.role < need && !self {
 		if !r.Who.Signed() {
-			return errWrongCredentials
+			return ErrWrongCredentials
 		}
 		return &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
 	}

@@ -49,7 +49,7 @@ func (s *Service) SignIn(ctx context.Context, login, password, code, address, ag
 		if delivery.KindOf(err) == delivery.Unauthenticated && err != error(ErrCodeNeeded) {
 			s.audit(ctx, delivery.Identity{Name: clip(login, 100)}, "session.failed", "user", 0, clip(login, 100), "")
 		}
-		if err == error(errWrongCredentials) {
+		if err == error(ErrWrongCredentials) {
 			err = &delivery.Error{Kind: delivery.Unauthenticated, Message: "The user name or the password is wrong."}
 		}
 		return "", delivery.User{}, err
@@ -196,13 +196,13 @@ func (s *Service) ConfirmTOTP(ctx context.Context, who delivery.Identity, userID
 // in do.
 func (s *Service) CheckPassword(ctx context.Context, who delivery.Identity, password, address string) error {
 	if who.User == nil {
-		return errWrongCredentials
+		return ErrWrongCredentials
 	}
 	_, err := s.throttled(ctx, who.User.Username, address, func() (delivery.Identity, error) {
 		_, err := s.checkLogin(ctx, who.User.Username, password, verifyPassword)
 		return delivery.Identity{}, err
 	})
-	if err == error(errWrongCredentials) {
+	if err == error(ErrWrongCredentials) {
 		return invalid("current_password", "is wrong")
 	}
 	return err

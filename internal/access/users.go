@@ -142,7 +142,7 @@ func (s *Service) UpdateUser(ctx context.Context, who delivery.Identity, id int6
 // one, and ends all sessions but keep.
 func (s *Service) ChangePassword(ctx context.Context, who delivery.Identity, current, next string, keep int64) error {
 	if who.User == nil {
-		return errWrongCredentials
+		return ErrWrongCredentials
 	}
 	a, err := s.store.UserByID(ctx, who.User.ID)
 	if err != nil {

@@ -26,11 +26,14 @@ type People interface {
 	Signed(ctx context.Context, token string) (delivery.Identity, error)
 	// Mint makes a token of Argo CD's with the person's present rights.
 	Mint(ctx context.Context, who delivery.Identity) (string, error)
+	// Login checks a name and a password and returns the token to come with
+	// from then on. known is false where the platform has no such account.
+	Login(r *http.Request, username, password string) (token string, known bool, err error)
 }
 
 // Gate stands before Argo CD's API and lets the platform's people in: by their
-// session, a personal or project access token, or the token of `argocd login
-// --sso`. Each becomes a short-lived token with the rights of this moment. Argo
+// session, a personal or project access token, the token of `argocd login
+// --sso`, or a name and password. Each becomes a short-lived token with the rights of this moment. Argo
 // CD's own tokens pass as they are. Safe for concurrent use.
 type Gate struct {
 	People People
@@ -49,6 +52,10 @@ type minted struct {
 
 // ServeHTTP implements http.Handler.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if isLogin(r) {
+		g.login(w, r)
+		return
+	}
 	who, ours, err := g.caller(r)
 	var token string
 	if err == nil && ours {
@@ -167,6 +174,10 @@ func refuseCall(w http.ResponseWriter, r *http.Request, err error) {
 		status, code = http.StatusUnauthorized, 16
 	case delivery.Forbidden:
 		status, code = http.StatusForbidden, 7
+	case delivery.Invalid:
+		status, code = http.StatusBadRequest, 3
+	case delivery.TooMany:
+		status, code = http.StatusTooManyRequests, 8 // RESOURCE_EXHAUSTED
 	}
 	text := delivery.UserMessage(err)
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
