@@ -25,7 +25,7 @@ func (p *platform) operations() *web.Operations {
 		return nil
 	}
 	return &web.Operations{
-		Server: gitops.NewServer(cfg.API), Mirror: &p.applications, Reverter: p.reverter(),
+		Server: gitops.NewServer(cfg.API), Mirror: &p.applications, Reverter: p.reverter(), Token: peopleForSignOn{p}.Mint,
 		Apps: func() (*gitops.Client, error) {
 			kube, err := p.clusterClient()
 			if err != nil {

@@ -197,12 +197,20 @@ type LogLine struct {
 	Content string
 }
 
-// Logs calls line for the last lines of a pod's container, and with follow for
-// each new one until ctx ends.
-func (s *Server) Logs(ctx context.Context, app, namespace, pod, container string, last int, follow bool, line func(LogLine)) error {
+// LogRequest names a container's log and the part of it that is wanted.
+type LogRequest struct {
+	Namespace, Pod, Container string
+	Last                      int  // lines from its end; 0 for all
+	Follow                    bool // and each new one
+	Previous                  bool // of the container before its last restart
+}
+
+// Logs calls line for the lines asked for, with Follow until ctx ends or the
+// container does.
+func (s *Server) Logs(ctx context.Context, app string, of LogRequest, line func(LogLine)) error {
 	q := url.Values{
-		"namespace": {namespace}, "podName": {pod}, "container": {container},
-		"tailLines": {strconv.Itoa(last)}, "follow": {strconv.FormatBool(follow)},
+		"namespace": {of.Namespace}, "podName": {of.Pod}, "container": {of.Container},
+		"tailLines": {strconv.Itoa(of.Last)}, "follow": {strconv.FormatBool(of.Follow)}, "previous": {strconv.FormatBool(of.Previous)},
 	}
 	body, err := s.open(ctx, "/api/v1/applications/"+url.PathEscape(app)+"/logs", q)
 	if err != nil {
@@ -245,20 +253,28 @@ func (s *Server) get(ctx context.Context, path string, q url.Values, into any) e
 	return nil
 }
 
+// open asks in the platform's own name.
 func (s *Server) open(ctx context.Context, path string, q url.Values) (io.ReadCloser, error) {
 	token, err := os.ReadFile(s.tokenFile)
 	if err != nil {
 		return nil, &delivery.Error{Kind: delivery.Unavailable, Op: "gitops: API token", Message: "Argo CD has not started yet.", Next: "See `slipway status` for the cause.", Err: err}
 	}
-	target := s.base + path
 	if len(q) > 0 {
-		target += "?" + q.Encode()
+		path += "?" + q.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	return s.call(ctx, http.MethodGet, path, string(bytes.TrimSpace(token)), nil)
+}
+
+// call asks in the name of the token's owner.
+func (s *Server) call(ctx context.Context, method, path, token string, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.base+path, body)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+string(bytes.TrimSpace(token)))
+	req.Header.Set("Authorization", "Bearer "+token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	res, err := s.http.Do(req)
 	if err != nil {
 		return nil, &delivery.Error{Kind: delivery.Unavailable, Op: "gitops: call Argo CD", Message: "Argo CD does not answer.", Next: "See `slipway status` for the cause.", Err: err}
@@ -283,6 +299,8 @@ func refused(res *http.Response) error {
 		kind = delivery.Forbidden
 	case http.StatusBadRequest:
 		kind = delivery.Invalid
+	case http.StatusConflict:
+		kind = delivery.Conflict
 	}
 	if doc.Message == "" {
 		doc.Message = res.Status

@@ -99,7 +99,7 @@ func TestServerLogs(t *testing.T) {
 {"result":{"last":true}}
 `})
 	var lines []string
-	if err := s.Logs(t.Context(), "shop", "shop", "p", "app", 10, false, func(l LogLine) { lines = append(lines, l.Content) }); err != nil {
+	if err := s.Logs(t.Context(), "shop", LogRequest{Namespace: "shop", Pod: "p", Container: "app", Last: 10}, func(l LogLine) { lines = append(lines, l.Content) }); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Join(lines, " ") != "one two" {

@@ -41,6 +41,7 @@ func (s *Server) funcs() template.FuncMap {
 		"has":         func(page string) bool { return s.pages[page] },
 		"shortImage":  shortImage,
 		"addressesOf": func(namespace string) []string { return s.addressesOf(namespace) },
+		"words":       strings.Fields,
 		"lines":       func(s string) []string { return strings.Split(s, "\n") },
 		"title":       func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
 		"atLeast":     func(have delivery.Role, want string) bool { return have >= roleNamed(want) },

@@ -1,12 +1,9 @@
 package web
 
 import (
-	"encoding/json"
 	"html/template"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -131,105 +128,6 @@ func (v *resourceView) show(manifest string) (err error) {
 		return err
 	}
 	v.Lines = highlightLines("manifest.yaml", v.Text)
-	return nil
-}
-
-// logsView is the end of a container's log.
-type logsView struct {
-	App, AppLink    string
-	Namespace, Pod  string
-	Container       string
-	Containers      []containerLink
-	Lines           []gitops.LogLine
-	Problem         string
-	Self, Resource  string
-	Last            int
-	Follow          bool
-	Switch, MoreURL string
-}
-
-type containerLink struct {
-	Name, Link string
-	Init       bool
-}
-
-const (
-	logLines    = 200   // of a container, at first
-	logLinesMax = 10000 // that can be asked for
-)
-
-func (s *Server) podLogsPage(w http.ResponseWriter, r *Request) error {
-	a, _, err := s.application(r, toLook)
-	if err != nil {
-		return err
-	}
-	q := r.URL.Query()
-	q.Set("kind", "Pod")
-	q.Set("resource", q.Get("pod"))
-	r.Form = q
-	n, err := s.resourceOf(r, a)
-	if err != nil {
-		return err
-	}
-	v := logsView{App: a.Name, AppLink: applicationPath(a.Name), Namespace: n.Namespace, Pod: n.Name, Container: q.Get("container"), Resource: n.Link, Last: logLines, Follow: q.Get("follow") != "no"}
-	if last, err := strconv.Atoi(q.Get("last")); err == nil && last > 0 {
-		v.Last = min(last, logLinesMax)
-	}
-	raw, err := s.Operations.Server.Manifest(r.Context(), a.Name, n.Node)
-	if err != nil {
-		return err
-	}
-	if err := v.containers(raw); err != nil {
-		return err
-	}
-	err = s.Operations.Server.Logs(r.Context(), a.Name, v.Namespace, v.Pod, v.Container, v.Last, false, func(l gitops.LogLine) { v.Lines = append(v.Lines, l) })
-	if err != nil {
-		v.Problem = delivery.UserMessage(err)
-	}
-	v.Self = v.link(v.Container, v.Last, v.Follow)
-	v.Switch = v.link(v.Container, v.Last, !v.Follow)
-	if len(v.Lines) >= v.Last && v.Last < logLinesMax {
-		v.MoreURL = v.link(v.Container, v.Last*5, false)
-	}
-	if r.Header.Get("X-Fragment") != "" {
-		return s.fragment(w, "application_logs", "logs", v)
-	}
-	return s.render(w, r, http.StatusOK, "application_logs", Page{Title: "Logs of " + n.Name, Data: v, Wide: true})
-}
-
-func (v *logsView) link(container string, last int, follow bool) string {
-	q := url.Values{"namespace": {v.Namespace}, "pod": {v.Pod}, "container": {container}}
-	if last != logLines {
-		q.Set("last", strconv.Itoa(last))
-	}
-	if !follow {
-		q.Set("follow", "no")
-	}
-	return v.AppLink + "/logs?" + q.Encode()
-}
-
-// containers lists the pod's and chooses the first where none was named.
-func (v *logsView) containers(pod json.RawMessage) error {
-	var doc struct {
-		Spec struct {
-			Containers, InitContainers []struct{ Name string }
-		}
-	}
-	if err := json.Unmarshal(pod, &doc); err != nil {
-		return err
-	}
-	for _, c := range doc.Spec.Containers {
-		v.Containers = append(v.Containers, containerLink{Name: c.Name})
-	}
-	for _, c := range doc.Spec.InitContainers {
-		v.Containers = append(v.Containers, containerLink{Name: c.Name, Init: true})
-	}
-	if !slices.ContainsFunc(v.Containers, func(c containerLink) bool { return c.Name == v.Container }) && len(v.Containers) > 0 {
-		v.Container = v.Containers[0].Name
-	}
-	for i := range v.Containers {
-		v.Containers[i].Link = v.link(v.Containers[i].Name, v.Last, v.Follow)
-	}
 	return nil
 }
 

@@ -14,13 +14,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"sigs.k8s.io/yaml"
 
 	"github.com/slipwayhq/slipway/internal/access"
@@ -63,7 +67,7 @@ status:
 ---
 apiVersion: argoproj.io/v1alpha1
 kind: Application
-metadata: {name: hand, namespace: argocd}
+metadata: {name: hand, namespace: argocd, ownerReferences: [{apiVersion: argoproj.io/v1alpha1, kind: ApplicationSet, name: folders, uid: "9"}]}
 spec:
   project: default
   source: {repoURL: REPO, path: hand}
@@ -80,6 +84,22 @@ kind: Application
 metadata: {name: foreign, namespace: argocd}
 spec: {project: default, source: {repoURL: "https://elsewhere.example/ops.git", path: x}, destination: {namespace: foreign}}
 status: {sync: {status: Synced}, health: {status: Healthy}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: AppProject
+metadata: {name: default, namespace: argocd}
+spec: {sourceRepos: ["*"], destinations: [{server: "*", namespace: "*"}], clusterResourceWhitelist: [{group: "*", kind: "*"}], roles: [{name: ci, policies: ["p, proj:default:ci, applications, sync, default/*, allow"], jwtTokens: [{iat: 1}]}]}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: ApplicationSet
+metadata: {name: folders, namespace: argocd}
+spec: {generators: [{matrix: {generators: [{git: {}}, {list: {}}]}}], template: {metadata: {name: x}, spec: {project: default}}}
+status: {conditions: [{type: ErrorOccurred, status: "True", message: "no such folder", lastTransitionTime: "2026-01-02T00:00:00Z"}]}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: ApplicationSet
+metadata: {name: others, namespace: argocd}
+spec: {generators: [{list: {}}], template: {metadata: {name: x}, spec: {project: default}}}
 ---
 apiVersion: v1
 kind: Event
@@ -131,10 +151,32 @@ func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, 
 		s.must(yaml.Unmarshal([]byte(one), u))
 		objects = append(objects, u)
 	}
+	asked := &atomic.Value{}
 	kube := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 		gitops.Resource: "ApplicationList", {Version: "v1", Resource: "events"}: "EventList",
+		{Group: "argoproj.io", Version: "v1alpha1", Resource: "applicationsets"}: "ApplicationSetList", {Group: "argoproj.io", Version: "v1alpha1", Resource: "appprojects"}: "AppProjectList",
 	}, objects...)
+	kube.PrependReactor("patch", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		patch := action.(clienttesting.PatchActionImpl)
+		if patch.GetPatchType() != types.ApplyPatchType {
+			return false, nil, nil
+		}
+		if strings.Contains(string(patch.GetPatch()), "sycnPolicy") {
+			return true, nil, apierrors.NewBadRequest("unknown field spec.sycnPolicy")
+		}
+		return true, &unstructured.Unstructured{}, nil
+	})
 	argo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			if r.Header.Get("Authorization") != "Bearer of-maya" {
+				http.Error(w, `{"message":"permission denied"}`, http.StatusForbidden)
+				return
+			}
+			body, _ := io.ReadAll(r.Body)
+			asked.Store(r.Method + " " + r.URL.Path + " " + string(body))
+			fmt.Fprint(w, "{}")
+			return
+		}
 		path := strings.TrimPrefix(r.URL.Path, "/argocd/api/v1/applications/")
 		body, ok := argoAnswers[path]
 		if path == "shop/resource" {
@@ -153,11 +195,12 @@ func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, 
 	t.Cleanup(argo.Close)
 	token := filepath.Join(t.TempDir(), "token")
 	s.must(os.WriteFile(token, []byte("x"), 0o600))
-	reverter := &gitopsReverter{}
+	reverter := &gitopsReverter{asked: asked}
 	signOn := openid.New(openid.Options{Issuer: s.server.URL, Signer: s.engine, Clients: []openid.Client{{ID: "argocd", Name: "Argo CD", Redirects: []string{"http://localhost/auth/callback"}}}})
 	pages, err := web.New(web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, ExternalURL: s.server.URL, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), SignOn: signOn,
 		Operations: &web.Operations{
 			Mirror: &gitops.Mirror{}, Reverter: reverter,
+			Token:    func(_ context.Context, who delivery.Identity) (string, error) { return "of-" + who.User.Username, nil },
 			Server:   gitops.NewServer(gitops.API{Address: strings.TrimPrefix(argo.URL, "http://"), RootPath: "/argocd", TokenFile: token}),
 			Apps:     func() (*gitops.Client, error) { return gitops.NewClient(kube), nil },
 			Rollouts: func() (*rollout.Client, error) { return rollout.NewClient(kube), nil },
@@ -167,8 +210,11 @@ func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, 
 	return s, kube, reverter, now.SHA
 }
 
-// gitopsReverter notes what it was asked for.
-type gitopsReverter struct{ did string }
+// gitopsReverter notes what it was asked for, and what Argo CD was.
+type gitopsReverter struct {
+	did   string
+	asked *atomic.Value // the last change that Argo CD was asked for
+}
 
 func (g *gitopsReverter) Revert(_ context.Context, r gitops.Reversal, by delivery.Identity) (string, error) {
 	g.did = by.Name + " " + strings.Join(r.Paths, ",")
@@ -273,6 +319,138 @@ func TestApplicationActions(t *testing.T) {
 	s.post("maya", "/-/applications/hand/delete", "confirm", "hand")
 	if got := s.status("maya", "GET", "/-/applications/hand", nil); got != http.StatusNotFound {
 		t.Errorf("deleted, and answers %d", got)
+	}
+}
+
+// The list is narrowed, and all that it shows is refreshed or synced at once.
+func TestApplicationsTogether(t *testing.T) {
+	t.Parallel()
+	s, kube, _, _ := gitopsSite(t)
+	for query, want := range map[string]int{"health=Healthy": 1, "sync=OutOfSync": 1, "project=default": 2, "project=none": 0, "namespace=hand": 1, "health=Healthy&sync=OutOfSync": 0} {
+		s.count(s.page("dora", "/-/applications?"+query), ".gitops-list tbody tr", want)
+	}
+	s.has(s.page("dora", "/-/applications"), `form[method="post"]`, "Sync 1 out of sync")
+	s.has(s.page("dora", "/-/applications"), `.gitops-counts a[href="/-/applications?status=Synced"]`, "Synced 1")
+	s.post("dora", "/-/applications", "action", "sync")
+	u, err := kube.Resource(gitops.Resource).Namespace("argocd").Get(s.ctx, "shop", metav1.GetOptions{})
+	s.must(err)
+	if _, ok := u.Object["operation"]; !ok {
+		t.Error("what is out of sync was not synced")
+	}
+	s.post("dora", "/-/applications?namespace=hand", "action", "refresh")
+	for name, want := range map[string]string{"hand": "normal", "shop": "", "foreign": ""} {
+		u, err := kube.Resource(gitops.Resource).Namespace("argocd").Get(s.ctx, name, metav1.GetOptions{})
+		s.must(err)
+		if got := u.GetAnnotations()["argocd.argoproj.io/refresh"]; got != want {
+			t.Errorf("%s is refreshed %q, want %q", name, got, want)
+		}
+	}
+	if got := s.status("dora", "POST", "/-/applications", url.Values{"action": {"explode"}}); got != http.StatusNotFound {
+		t.Errorf("another action: %d", got)
+	}
+}
+
+// Applications are made and changed in the caller's name: Argo CD decides.
+func TestDeclare(t *testing.T) {
+	t.Parallel()
+	s, _, noted, _ := gitopsSite(t)
+	form := s.page("maya", "/-/applications/-/new")
+	s.has(form, `#new select[name="project"]`, "default")
+	s.count(form, `#repos option[value="`+s.server.URL+`/acme/ops.git"]`, 1)
+	s.post("maya", "/-/applications/-/new", "name", "blog", "project", "default", "repo", s.server.URL+"/acme/ops.git", "path", "/blog/", "auto", "yes", "heal", "yes", "make_namespace", "yes")
+	asked := func() string { t.Helper(); text, _ := noted.asked.Load().(string); return text }
+	for _, want := range []string{"POST /argocd/api/v1/applications ", `"path":"blog"`, `"namespace":"blog"`, `"automated":{"prune":false,"selfHeal":true}`, `"syncOptions":["CreateNamespace=true"]`, `"targetRevision":"HEAD"`} {
+		if !strings.Contains(asked(), want) {
+			t.Errorf("Argo CD was asked for %s, which lacks %s", asked(), want)
+		}
+	}
+	s.has(s.refused("dora", "/-/applications/-/new", http.StatusUnprocessableEntity, "name", "blog", "repo", "x"), ".alert", "permission denied")
+	const set = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nmetadata: {name: folders}\nspec: {generators: []}\n"
+	s.post("maya", "/-/applications/-/new", "as", "manifest", "manifest", set, "replace", "yes")
+	if !strings.HasPrefix(asked(), "POST /argocd/api/v1/applicationsets ") {
+		t.Errorf("Argo CD was asked for %s", asked())
+	}
+	for manifest, want := range map[string]string{
+		"kind: Pod":  `and is "Pod"`,
+		"a: b: c":    "no YAML",
+		set + "x: [": "no YAML",
+		"kind: AppProject\napiVersion: argoproj.io/v1alpha1":                                               "no metadata.name",
+		"kind: Application\napiVersion: argoproj.io/v1alpha1\nmetadata: {name: a, namespace: b}":           "must be argocd",
+		"kind: Application\napiVersion: argoproj.io/v1alpha1\nmetadata: {name: a}\nspec: {sycnPolicy: {}}": "spec.sycnPolicy",
+	} {
+		s.has(s.refused("maya", "/-/applications/-/new", http.StatusUnprocessableEntity, "as", "manifest", "manifest", manifest), ".alert", want)
+	}
+	s.has(s.page("maya", "/-/applications/hand/edit"), "textarea", "path: hand")
+	s.post("maya", "/-/applications/hand/edit", "spec", "project: default\nsource: {path: other}\n")
+	if asked() != `PUT /argocd/api/v1/applications/hand/spec {"project":"default","source":{"path":"other"}}` {
+		t.Errorf("Argo CD was asked for %s", asked())
+	}
+	if got := s.status("dora", "GET", "/-/applications/hand/edit", nil); got != http.StatusForbidden {
+		t.Errorf("a developer edits: %d", got)
+	}
+}
+
+func TestApplicationSetsAndProjects(t *testing.T) {
+	t.Parallel()
+	s, kube, noted, _ := gitopsSite(t)
+	const sets, projects = "/-/applications/-/sets", "/-/applications/-/projects"
+	s.count(s.page("adam", sets), ".gitops-sets tbody tr", 2)
+	s.count(s.page("dora", sets), ".gitops-sets tbody tr", 1)
+	s.has(s.page("dora", sets), ".gitops-sets", "no such folder")
+	set := s.page("dora", sets+"/folders")
+	s.has(set, ".gitops-facts", "matrix (git, list)")
+	s.has(set, "#applications", "hand")
+	s.count(set, "#manifest", 0)
+	s.has(s.page("adam", sets+"/folders"), "#manifest textarea", "kind: ApplicationSet")
+	if got := s.status("dora", "GET", sets+"/others", nil); got != http.StatusNotFound {
+		t.Errorf("a set that concerns others: %d", got)
+	}
+	s.post("dora", sets+"/folders/refresh")
+	u, err := kube.Resource(schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "applicationsets"}).Namespace("argocd").Get(s.ctx, "folders", metav1.GetOptions{})
+	s.must(err)
+	if u.GetAnnotations()["argocd.argoproj.io/application-set-refresh"] != "true" {
+		t.Error("the set was not refreshed")
+	}
+	if got := s.status("maya", "POST", sets+"/folders/delete", url.Values{}); got != http.StatusUnprocessableEntity {
+		t.Errorf("deleted without its name: %d", got)
+	}
+	s.post("maya", sets+"/folders/delete", "confirm", "folders")
+	if got, _ := noted.asked.Load().(string); got != "DELETE /argocd/api/v1/applicationsets/folders " {
+		t.Errorf("Argo CD was asked for %s", got)
+	}
+	s.has(s.page("dora", projects), `.gitops-projects a[href="/-/applications?project=default"]`, "2")
+	project := s.page("dora", projects+"/default")
+	s.has(project, "main", "proj:default:ci")
+	s.has(project, "main", "1 token")
+	s.count(project, "#manifest", 0)
+	s.has(s.page("adam", projects+"/default"), "#manifest textarea", "kind: AppProject")
+}
+
+// A log is followed by events, and downloaded as a file.
+func TestApplicationLogs(t *testing.T) {
+	t.Parallel()
+	s, _, _, _ := gitopsSite(t)
+	const at = "/-/applications/shop/logs"
+	text := func(path string) (string, http.Header) {
+		res := s.do("dora", "GET", path, nil)
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		s.must(err)
+		return string(body), res.Header
+	}
+	stream, header := text(at + "/stream?namespace=shop&pod=web-1-x")
+	want := "event: line\ndata: {\"text\":\"hello from the pod\",\"time\":\"2026-01-02T03:04:05Z\"}\n\nevent: end\ndata: {\"why\":\"\"}\n\n"
+	if stream != want || header.Get("Content-Type") != "text/event-stream" {
+		t.Errorf("streamed %q as %s", stream, header.Get("Content-Type"))
+	}
+	file, header := text(at + "?namespace=shop&pod=web-1-x&download=yes")
+	if file != "2026-01-02T03:04:05Z hello from the pod\n" || header.Get("Content-Disposition") != `attachment; filename="web-1-x-app.log"` {
+		t.Errorf("downloaded %q as %s", file, header.Get("Content-Disposition"))
+	}
+	s.count(s.page("dora", at+"?namespace=shop&pod=web-1-x"), `[data-part="gitops-log"]`, 1)
+	s.count(s.page("dora", at+"?namespace=shop&pod=web-1-x&previous=yes"), `[data-part="gitops-log"]`, 0)
+	if got := s.status("dora", "GET", at+"/stream?namespace=kube-system&pod=web-1-x", nil); got != http.StatusNotFound {
+		t.Errorf("the log of another pod: %d", got)
 	}
 }
 

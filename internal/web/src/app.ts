@@ -131,6 +131,7 @@ const parts: Record<string, () => Promise<{ start: (element: HTMLElement) => voi
   "ci-rows": () => import("./ci_rows"),
   "ci-editor": () => import("./ci_editor"),
   diff: () => import("./diff"),
+  "gitops-log": () => import("./gitops_log"),
 };
 const started = new WeakSet<HTMLElement>();
 function startParts(root: ParentNode): void {
