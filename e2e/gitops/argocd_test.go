@@ -4,9 +4,7 @@ package gitops_test
 
 import (
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -186,20 +184,7 @@ data:
 // others are healed; a notification tells of the sync.
 func (l *lab) testWaves(t *testing.T) {
 	i := l.With(t)
-	// The side of the instance's link that this test is on.
-	listener, err := net.Listen("tcp", l.local(t)+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	told := make(chan string, 10)
-	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		told <- r.URL.Path + " " + string(body)
-	})}
-	go server.Serve(listener)
-	t.Cleanup(func() { server.Close() })
-	i.RunInput(fmt.Sprintf(notifications, listener.Addr()), "kubectl", "apply", "-f", "-")
-
+	told := l.notified(t)
 	l.push(t, "waves", map[string]string{"waves/all.yaml": waves})
 	i.RunInput(strings.ReplaceAll(wavesApplication, "REPO", l.repo), "kubectl", "apply", "-f", "-")
 	i.Eventually("the last phase", 40*time.Second, func() bool { return l.value("configmap", "waves", "after", "{.metadata.name}") != "" })
@@ -379,15 +364,28 @@ spec:
       project: default
       source: {repoURL: %s, targetRevision: main, path: sets/one, kustomize: {namePrefix: 'n{{.number}}-'}}
       destination: {server: "https://kubernetes.default.svc", namespace: fifty}
-      syncPolicy: {automated: {}, syncOptions: [CreateNamespace=true]}
+      syncPolicy: {automated: {selfHeal: true}, syncOptions: [CreateNamespace=true]}
 `
 
-// Fifty Applications are synced, and their list is one page of one watch.
+// Fifty Applications are synced, and their list is one page of one watch: it
+// and Argo CD's API answer meanwhile, and drift is healed as with a few.
 func (l *lab) testFifty(t *testing.T) {
 	i := l.With(t)
 	var elements []string
 	for n := range 50 {
 		elements = append(elements, fmt.Sprintf("{number: \"%d\"}", n))
+	}
+	dora := l.browser(t, "dora")
+	stop, worst := make(chan struct{}), map[string]time.Duration{}
+	var asking sync.WaitGroup
+	var mu sync.Mutex
+	for _, path := range []string{"/-/applications?search=many-", "/argocd/api/v1/applications?fields=items.metadata.name"} {
+		asking.Go(func() {
+			took := answersWithin(t, dora, l.URL+path, stop)
+			mu.Lock()
+			defer mu.Unlock()
+			worst[path] = took
+		})
 	}
 	start := time.Now()
 	i.RunInput(fmt.Sprintf(fifty, strings.Join(elements, ", "), l.repo), "kubectl", "apply", "-f", "-")
@@ -402,12 +400,21 @@ func (l *lab) testFifty(t *testing.T) {
 		return err == nil && synced == 50
 	})
 	t.Logf("fifty Applications synced after %s", time.Since(start).Round(time.Second))
-	dora := l.browser(t, "dora")
+	close(stop)
+	asking.Wait()
+	for path, took := range worst {
+		t.Logf("%s answered in at most %s meanwhile", path, took.Round(time.Millisecond))
+		if took > 5*time.Second {
+			t.Errorf("%s took %s", path, took)
+		}
+	}
 	start = time.Now()
 	status, body := page(t, dora, l.URL+"/-/applications?search=many-")
 	t.Logf("their list took %s", time.Since(start).Round(time.Millisecond))
 	if n := strings.Count(body, `href="/-/applications/many-`); status != 200 || n != 50 {
 		t.Errorf("the list (%d) has %d of them", status, n)
 	}
+	l.heals(t, "data of one of fifty", "configmap", "fifty", "n7-one", "{.data.value}", "1", "patch", "configmap", "n7-one", "-p", `{"data":{"value":"2"}}`)
+	l.heals(t, "a deleted one of fifty", "configmap", "fifty", "n8-one", "{.data.value}", "1", "delete", "configmap", "n8-one")
 	i.Kubectl("-n", "argocd", "delete", "applicationset", "fifty")
 }

@@ -35,17 +35,18 @@ func TestGitOps(t *testing.T) {
 	t.Run("push", l.testPush)
 	t.Run("sign-on", l.testSignOn)
 	t.Run("pages", l.testPages)
+	t.Run("declare", l.testDeclare)
 	t.Run("sets and sources", l.testSets)
 	t.Run("waves, hooks and notifications", l.testWaves)
 	t.Run("signatures", l.testSignatures)
 	t.Run("command line", l.testCommandLine)
 	t.Run("fifty applications", l.testFifty)
-	// The note makes it a commit also when a subset is run and the value is there.
-	l.push(t, "set 3", map[string]string{"sync/a.yaml": fmt.Sprintf(configMap, "a", "3"), "note.txt": "before drift\n"})
 	t.Run("drift", l.testDrift)
+	t.Run("finalizers", l.testFinalizers)
 	t.Run("prune", l.testPrune)
 	t.Run("broken manifest", l.testBroken)
 	t.Run("kill in mid-sync", l.testKillSync)
+	t.Run("kill of a set", l.testKillSet)
 	t.Run("canary", l.testCanary)
 	t.Run("delete", l.testDelete)
 }
@@ -62,19 +63,6 @@ func (l *lab) testPush(t *testing.T) {
 			a, err := l.apps.Get(t.Context(), "sync")
 			return err == nil && a.Sync.Status == "Synced" && a.History[0].Revision == commit && a.History[0].Automated
 		})
-	}
-}
-
-// What somebody changes or deletes by hand comes back by itself, also the
-// second time.
-func (l *lab) testDrift(t *testing.T) {
-	i := l.With(t)
-	i.Eventually("the last push", 30*time.Second, func() bool { return l.value("configmap", "sync", "a", "{.data.value}") == "3" })
-	for range 2 {
-		i.Kubectl("-n", "sync", "patch", "configmap", "a", "-p", `{"data":{"value":"drift"}}`)
-		i.Eventually("the change healed", 20*time.Second, func() bool { return l.value("configmap", "sync", "a", "{.data.value}") == "3" })
-		i.Kubectl("-n", "sync", "delete", "configmap", "b")
-		i.Eventually("the deleted one back", 20*time.Second, func() bool { return l.value("configmap", "sync", "b", "{.data.value}") == "1" })
 	}
 }
 

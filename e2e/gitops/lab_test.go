@@ -43,7 +43,11 @@ type lab struct {
 }
 
 func newLab(t *testing.T) *lab {
-	i := instance.New(t, "swgitops", 40, "")
+	return newLabOn(t, instance.New(t, "swgitops", 40, ""))
+}
+
+// newLabOn starts the instance, and makes its group and projects.
+func newLabOn(t *testing.T, i *instance.Instance) *lab {
 	i.Up()
 	token, err := os.ReadFile(filepath.Join(i.DataDir, "run", "admin.token"))
 	if err != nil {

@@ -3,8 +3,12 @@
 package gitops_test
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
+	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/slipwayhq/slipway/e2e/instance"
 )
 
 const measured = `
@@ -38,7 +44,23 @@ func TestMeasure(t *testing.T) {
 	if os.Getenv("SLIPWAY_BENCH") == "" {
 		t.Skip("a measurement: set SLIPWAY_BENCH=1")
 	}
-	l := newLab(t)
+	quick := os.Getenv("SLIPWAY_BENCH") == "quick"
+	i := instance.New(t, "swgitops", 40, withoutEngines)
+	var without map[string]float64
+	if !quick {
+		i.Up()
+		time.Sleep(2 * time.Minute) // at rest, as the limit says
+		without = memory(t, i)
+		i.Run("down")
+	}
+	config, err := os.ReadFile(i.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(i.Config, []byte(strings.Replace(string(config), withoutEngines, "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := newLabOn(t, i)
 	l.images(t, "1")
 	registry := strings.TrimPrefix(l.URL, "http://")
 	files := map[string]string{}
@@ -82,15 +104,87 @@ func TestMeasure(t *testing.T) {
 	fmt.Printf("git push to applied: median %.2f s, worst %.2f s (limit 3 s)\n", applied[3].Seconds(), applied[6].Seconds())
 	fmt.Printf("git push to healthy, image present: median %.2f s, worst %.2f s (limit 6 s)\n", healthy[3].Seconds(), healthy[6].Seconds())
 
-	if os.Getenv("SLIPWAY_BENCH") != "quick" {
-		time.Sleep(2 * time.Minute) // at rest, as the limit says
+	if quick {
+		return
 	}
-	components, _ := l.Status()
-	for _, name := range []string{"slipway-gitops", "slipway-cluster", "slipway"} {
-		if pid := components[name].PID; pid != 0 {
-			fmt.Printf("%s at rest with 10 Applications: %.0f MB PSS\n", name, pss(t, pid))
+	time.Sleep(2 * time.Minute)
+	l.reportMemory(t, without)
+}
+
+// withoutEngines is the platform without Argo CD, Argo Rollouts and Prometheus.
+const withoutEngines = "gitops: {enabled: false}\nmetrics: {enabled: false}\n"
+
+// reportMemory prints what Argo CD, Argo Rollouts and Prometheus cost at rest,
+// all together: their own program, what they add to the others (the API
+// server's watches and definitions, the metrics' database), and the sum.
+func (l *lab) reportMemory(t *testing.T, without map[string]float64) {
+	t.Helper()
+	down := 0
+	for _, target := range l.targets(t) {
+		if target != "up" {
+			down++
 		}
 	}
+	if down > 0 {
+		fmt.Printf("%d targets are not scraped\n", down)
+	}
+	with := memory(t, l.Instance)
+	sum := 0.0
+	for _, name := range slices.Sorted(maps.Keys(with)) {
+		fmt.Printf("%s at rest with 10 Applications: %.0f MB PSS, without Argo CD, Argo Rollouts and metrics %.0f MB\n", name, with[name], without[name])
+		sum += with[name] - without[name]
+	}
+	fmt.Printf("Argo CD, Argo Rollouts and Prometheus with 10 Applications and all %d targets: %.0f MB PSS above the rest (limit 300 MB)\n", len(l.targets(t)), sum)
+}
+
+// targets are the states of what Prometheus scrapes.
+func (l *lab) targets(t *testing.T) []string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, l.URL+"/prometheus/api/v1/targets?state=active", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+l.token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var doc struct {
+		Data struct {
+			ActiveTargets []struct{ Health string }
+		}
+	}
+	if err := json.NewDecoder(res.Body).Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	var states []string
+	for _, one := range doc.Data.ActiveTargets {
+		states = append(states, one.Health)
+	}
+	return states
+}
+
+// memory is the proportional set size of each of the platform's processes, in MB.
+func memory(t *testing.T, i *instance.Instance) map[string]float64 {
+	t.Helper()
+	components, _ := i.Status()
+	out := map[string]float64{}
+	for name, c := range components {
+		if c.PID != 0 {
+			out[name] = pss(t, c.PID)
+		}
+	}
+	server, err := os.ReadFile(filepath.Join(i.DataDir, "run", "slipway.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(server)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out["slipway"] = pss(t, pid)
+	return out
 }
 
 // measureRelease pushes a release and returns the times from the start of `git

@@ -32,12 +32,27 @@ func (l *lab) person(t *testing.T, name string, role int) string {
 // browser is signed in as a person; it does not follow redirects.
 func (l *lab) browser(t *testing.T, name string) *http.Client {
 	t.Helper()
+	return l.browserOf(t, name, personPassword)
+}
+
+// rootPassword is the administrator's.
+func (l *lab) rootPassword(t *testing.T) string {
+	t.Helper()
+	password, err := os.ReadFile(filepath.Join(l.DataDir, "run", "root.password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(password))
+}
+
+func (l *lab) browserOf(t *testing.T, name, password string) *http.Client {
+	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &http.Client{Jar: jar, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	res, err := c.PostForm(l.URL+"/users/sign_in", url.Values{"login": {name}, "password": {personPassword}})
+	res, err := c.PostForm(l.URL+"/users/sign_in", url.Values{"login": {name}, "password": {password}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +169,7 @@ func (l *lab) testSignOn(t *testing.T) {
 	if out, err := l.argocd(t, config, "", "app", "sync", "sync"); err != nil {
 		t.Errorf("sync after signing in: %v\n%s", err, out)
 	}
+	l.testPasswords(t, dir)
 	// A blocked account is out at once, whatever its sign-in.
 	users := l.list(t, "/users?username=dora")
 	l.api(t, "POST", fmt.Sprintf("/users/%v/block", users[0]["id"]), nil)
@@ -162,6 +178,34 @@ func (l *lab) testSignOn(t *testing.T) {
 		return err != nil && strings.Contains(out, "Unauthenticated")
 	})
 	l.api(t, "POST", fmt.Sprintf("/users/%v/unblock", users[0]["id"]), nil)
+}
+
+// People sign in by password over HTTPS, trusting the platform's authority, and
+// over gRPC-Web; a token may stand for the password.
+func (l *lab) testPasswords(t *testing.T, dir string) {
+	secure := filepath.Join(dir, "secure")
+	t.Setenv("SSL_CERT_FILE", filepath.Join(l.DataDir, "trust", "ca.crt"))
+	for _, flags := range [][]string{nil, {"--grpc-web"}} {
+		out, err := l.argocd(t, secure, "", append([]string{"login", l.Address, "--username", "dora", "--password", personPassword}, flags...)...)
+		if err != nil || !strings.Contains(out, "logged in successfully") {
+			t.Errorf("login by password %v: %v\n%s", flags, err, out)
+			continue
+		}
+		if out, err := l.argocd(t, secure, "", "app", "get", "sync"); err != nil {
+			t.Errorf("after login by password %v: %v\n%s", flags, err, out)
+		}
+		if out, err := l.argocd(t, secure, "", "app", "delete", "sync", "--yes"); err == nil || !strings.Contains(out, "permission denied") {
+			t.Errorf("a developer deletes: %v\n%s", err, out)
+		}
+	}
+	for name, password := range map[string]string{"dora": "wrong password", "nobody": "x"} {
+		if out, err := l.argocd(t, secure, "", "login", l.Address, "--username", name, "--password", password); err == nil || !strings.Contains(out, "Unauthenticated") {
+			t.Errorf("%s with a wrong password: %v\n%s", name, err, out)
+		}
+	}
+	if out, err := l.argocd(t, secure, "", "login", l.Address, "--username", "root", "--password", l.token); err != nil {
+		t.Errorf("login with a token: %v\n%s", err, strings.ReplaceAll(out, l.token, "***"))
+	}
 }
 
 // The pages show what is, and act in the person's name: the way back under
