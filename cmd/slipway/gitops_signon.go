@@ -94,8 +94,8 @@ func (a peopleForSignOn) Mint(ctx context.Context, who delivery.Identity) (strin
 // loginLifetime is how long a sign-in by password lasts, as one in the browser.
 const loginLifetime = 12 * time.Hour
 
-// Login implements gitops.People. Who comes with a personal access token in
-// place of the password goes on with that token, which may do less.
+// Login implements gitops.People. The sign-in is a token of its own, which would
+// outlive an access token and its limits: those are used as they are.
 func (a peopleForSignOn) Login(r *http.Request, username, password string) (token string, known bool, err error) {
 	ctx := r.Context()
 	if _, err := a.access.UserByName(ctx, username); delivery.IsNotFound(err) {
@@ -111,7 +111,8 @@ func (a peopleForSignOn) Login(r *http.Request, username, password string) (toke
 		return "", true, err
 	}
 	if who.Kind != delivery.SessionUser {
-		return password, true, nil
+		return "", true, &delivery.Error{Kind: delivery.Forbidden, Message: "There is no sign-in with an access token.",
+			Next: "Use it as it is: ARGOCD_AUTH_TOKEN=TOKEN argocd --server HOST app list. With two-factor authentication: argocd login HOST --sso."}
 	}
 	person, err := a.person(ctx, who)
 	if err != nil {

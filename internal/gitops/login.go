@@ -36,8 +36,8 @@ func isLogin(r *http.Request) bool {
 }
 
 // login signs a person of the platform in by name and password, so that
-// `argocd login HOST` asks for what people know; a personal access token may
-// stand for the password. Argo CD's own accounts are left to Argo CD.
+// `argocd login HOST` asks for what people know. Argo CD's own accounts are left
+// to Argo CD.
 func (g *Gate) login(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLoginBytes))
 	if err != nil {

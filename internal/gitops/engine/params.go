@@ -34,14 +34,14 @@ type params struct {
 }
 
 // defaultParams are upstream's defaults, but for fewer workers, as each holds
-// memory, and for a self-heal backoff that ends at 4 s (upstream: 300 s): a
+// memory, and for a self-heal backoff that ends at 3 s (upstream: 300 s): a
 // hundredth drift within minutes must be healed within 10 s too, and a fight with
 // another controller must not become a busy loop.
 func defaultParams() params {
 	return params{
 		resync: 120 * time.Second, resyncJitter: 60 * time.Second,
 		statusProcessors: 8, opProcessors: 5,
-		selfHealBackoff: 2 * time.Second, selfHealFactor: 2, selfHealCap: 4 * time.Second,
+		selfHealBackoff: 2 * time.Second, selfHealFactor: 2, selfHealCap: 3 * time.Second,
 		kubectlLimit: 10, renderLimit: 4,
 	}
 }
