@@ -57,6 +57,7 @@ type platform struct {
 	scanner   *scan.Service
 	ingress   *ingress.Ingress
 	metrics   *metrics.Metrics
+	figures   *figures
 	forge     *forge.Service
 	pipelines *pipeline.Engine
 	releases  *release.Service
@@ -71,6 +72,7 @@ func (p *platform) components(ctx context.Context) ([]supervise.Component, error
 	if err := p.linkTools(); err != nil {
 		return nil, err
 	}
+	p.figures = newFigures(func() []supervise.Status { return p.manager.Status() })
 	comps := []supervise.Component{{Name: "control", Unit: supervise.Func{RunFunc: p.serveControl}}}
 	for _, open := range []func(context.Context) error{p.openCore, p.openForge, p.openPipelines, p.openSignOn} {
 		if err := open(ctx); err != nil {

@@ -151,7 +151,7 @@ func (p *platform) serveWeb(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for web, API, git and registry: %w", err)
 	}
-	srv := &http.Server{Handler: p.withGit(p.mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10}
+	srv := &http.Server{Handler: p.figures.measured(p.withGit(p.mux)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 256 << 10}
 	// Without TLS too, HTTP/2: the argocd program speaks gRPC and asks for it.
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)

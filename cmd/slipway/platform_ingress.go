@@ -15,7 +15,7 @@ func (p *platform) ingressComponents(context.Context) ([]supervise.Component, er
 	}
 	cfg := ingress.Config{
 		HTTPAddr: fmt.Sprintf(":%d", p.Ingress.HTTPPort), HTTPSAddr: fmt.Sprintf(":%d", p.Ingress.HTTPSPort),
-		DataDir: p.dir.Path("ingress"), Platform: p.withGit(p.mux), PlatformHosts: p.platformHosts(), Addresses: []string{p.nodeIP()},
+		DataDir: p.dir.Path("ingress"), Platform: p.figures.measured(p.withGit(p.mux)), PlatformHosts: p.platformHosts(), Addresses: []string{p.nodeIP()},
 		ACME: ingress.ACME{Email: p.Ingress.ACMEEmail}, Log: p.log,
 		TrustedProxies: p.Ingress.TrustedProxies, ProxyProtocol: p.Ingress.ProxyProtocol,
 	}

@@ -10,9 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
 	"github.com/slipwayhq/slipway/internal/supervise"
@@ -22,12 +19,10 @@ func (p *platform) metricsComponents(context.Context) ([]supervise.Component, er
 	if !p.Metrics.Enabled {
 		return nil, nil
 	}
-	own := prometheus.NewRegistry()
-	own.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	cfg := metrics.Config{
 		DataDir: p.dir.Path("metrics"), Retention: time.Duration(p.Metrics.Retention), RetentionBytes: int64(p.Metrics.MaxSize),
 		Interval: time.Duration(p.Metrics.ScrapeInterval), ExternalURL: p.ExternalURL + "/prometheus", Node: true, Log: p.log,
-		Targets: []metrics.Target{{Job: "slipway", Gatherer: own}},
+		Targets: []metrics.Target{{Job: "slipway", Gatherer: p.figures.registry}},
 	}
 	if p.Cluster.Enabled {
 		cfg.Kubeconfig = p.dir.Kubeconfig()

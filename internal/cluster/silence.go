@@ -17,7 +17,6 @@ var silent = []string{
 	"apiserver_watch_cache_read_wait_seconds",
 	"apiserver_watch_events_sizes",
 	"apiserver_watch_list_duration_seconds",
-	"kubelet_runtime_operations_duration_seconds",
 	"scheduler_event_handling_duration_seconds",
 }
 

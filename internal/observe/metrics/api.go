@@ -155,7 +155,7 @@ func (m *Metrics) config() *config.Config {
 
 func (m *Metrics) runtimeInfo() (apiv1.RuntimeInfo, error) {
 	m.mu.Lock()
-	last := m.lastLoad
+	last, loaded := m.lastLoad, m.loadErr == nil
 	m.mu.Unlock()
 	host, err := os.Hostname()
 	return apiv1.RuntimeInfo{
@@ -163,7 +163,7 @@ func (m *Metrics) runtimeInfo() (apiv1.RuntimeInfo, error) {
 		CWD:                 m.cfg.DataDir,
 		Hostname:            host,
 		ServerTime:          time.Now().UTC(),
-		ReloadConfigSuccess: true,
+		ReloadConfigSuccess: loaded,
 		LastConfigTime:      last,
 		GoroutineCount:      runtime.NumGoroutine(),
 		GOMAXPROCS:          runtime.GOMAXPROCS(0),

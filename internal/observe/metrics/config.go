@@ -126,7 +126,7 @@ func (m *Metrics) staticJobs() ([]job, error) {
 		}
 		jobs = append(jobs, job{config: c})
 	}
-	own("prometheus", 0, keepNames(`prometheus_(build_info|config_last_reload_successful|tsdb_(head_series|head_chunks|head_samples_appended_total|storage_blocks_bytes|blocks_loaded|compactions_failed_total|wal_corruptions_total|lowest_timestamp_seconds)|target_scrape_pool_targets|target_scrapes_exceeded_sample_limit_total|rule_evaluation_failures_total|rule_evaluations_total|engine_queries|sd_kubernetes_failures_total).*`))
+	own("prometheus", 0, keepNames(keepPrometheus))
 	if m.cfg.Node {
 		own("node-exporter", 0)
 	}

@@ -23,25 +23,16 @@ func (s *session) discover(role string) []object {
 	return []object{o}
 }
 
-// The names of the components' metrics that are worth their memory: what the
-// common dashboards and rules for Kubernetes use. The components run in one
-// process and share one registry, so each job keeps only what is its own.
-const (
-	keepAPIServer = `apiserver_(request_total|request_duration_seconds_(sum|count)|current_inflight_requests|storage_objects|audit_event_total|admission_webhook_rejection_count|request_terminations_total|tls_handshake_errors_total)|etcd_(request_duration_seconds_(sum|count)|requests_total)|workqueue_(adds_total|depth|queue_duration_seconds_(sum|count))|rest_client_requests_total|scheduler_(pending_pods|schedule_attempts_total|scheduling_attempt_duration_seconds_(sum|count)|pod_scheduling_sli_duration_seconds_(sum|count))|process_(cpu_seconds_total|resident_memory_bytes|start_time_seconds|open_fds|max_fds)|go_(goroutines|memstats_heap_inuse_bytes|memstats_alloc_bytes)|kubernetes_build_info`
-	keepKubelet   = `kubelet_(running_pods|running_containers|node_name|volume_stats_(available_bytes|capacity_bytes|used_bytes|inodes|inodes_used|inodes_free)|pod_worker_duration_seconds_(sum|count)|pod_start_duration_seconds_(sum|count)|pleg_relist_duration_seconds_(sum|count|bucket)|runtime_operations_(total|errors_total)|evictions|certificate_manager_client_ttl_seconds|started_containers_errors_total|started_pods_errors_total)|storage_operation_duration_seconds_count`
-	keepCAdvisor  = `container_(cpu_usage_seconds_total|cpu_cfs_periods_total|cpu_cfs_throttled_periods_total|cpu_cfs_throttled_seconds_total|memory_working_set_bytes|memory_usage_bytes|memory_rss|memory_cache|memory_swap|memory_failcnt|oom_events_total|spec_memory_limit_bytes|spec_cpu_quota|spec_cpu_period|network_(receive|transmit)_(bytes|packets|errors|packets_dropped)_total|fs_(reads|writes)_(bytes_)?total|fs_usage_bytes|fs_limit_bytes|start_time_seconds|last_seen|processes|threads)|machine_(cpu_cores|memory_bytes)`
-	keepEtcd      = `etcd_(server_(has_leader|leader_changes_seen_total|proposals_failed_total|proposals_committed_total|slow_apply_total)|mvcc_db_total_size_in_bytes|mvcc_db_total_size_in_use_in_bytes|disk_(wal_fsync|backend_commit)_duration_seconds_(sum|count|bucket)|network_client_grpc_(received|sent)_bytes_total|server_quota_backend_bytes)`
-	keepCoreDNS   = `coredns_(build_info|dns_(requests_total|responses_total|request_duration_seconds_(sum|count|bucket))|cache_(hits_total|misses_total|entries)|forward_requests_total|panics_total)`
-	keepKubeProxy = `kubeproxy_(sync_proxy_rules_duration_seconds_(sum|count)|sync_proxy_rules_last_timestamp_seconds|network_programming_duration_seconds_(sum|count))`
-)
-
 // ClusterTargets are the components of the embedded cluster that discovery
 // does not find, at the addresses where they listen on the host.
 func ClusterTargets() []Target {
+	every := 30 * time.Second
 	return []Target{
-		{Job: "etcd", URL: "http://127.0.0.1:2381/metrics", Keep: keepEtcd},
-		{Job: "kube-proxy", URL: "http://127.0.0.1:10249/metrics", Keep: keepKubeProxy},
-		{Job: "coredns", URL: "http://127.0.0.1:9153/metrics", Keep: keepCoreDNS},
+		{Job: "etcd", URL: "http://127.0.0.1:2381/metrics", Keep: keepEtcd, Interval: every},
+		{Job: "kube-controller-manager", URL: "https://127.0.0.1:10257/metrics", Insecure: true, ClusterCredentials: true, Keep: keepControllerManager, Interval: every},
+		{Job: "kube-scheduler", URL: "https://127.0.0.1:10259/metrics", Insecure: true, ClusterCredentials: true, Keep: keepScheduler, Interval: every},
+		{Job: "kube-proxy", URL: "http://127.0.0.1:10249/metrics", Keep: keepKubeProxy, Interval: every},
+		{Job: "coredns", URL: "http://127.0.0.1:9153/metrics", Keep: keepCoreDNS, Interval: every},
 	}
 }
 
@@ -64,7 +55,7 @@ func (s *session) componentJobs() []job {
 			"relabel_configs": []object{
 				{"source_labels": []string{"__meta_kubernetes_namespace", "__meta_kubernetes_service_name", "__meta_kubernetes_endpointslice_port_name"}, "regex": "default;kubernetes;https", "action": "keep"},
 			},
-			"metric_relabel_configs": []object{keepNames(keepAPIServer)},
+			"metric_relabel_configs": append([]object{keepNames(keepAPIServer)}, bucketsKept...),
 		}, true),
 		secured(object{
 			"job_name":               "kubelet",
@@ -80,11 +71,13 @@ func (s *session) componentJobs() []job {
 			"relabel_configs":       []object{node, setLabel("job", "", "kubelet"), setLabel("metrics_path", "", "/metrics/cadvisor")},
 			"metric_relabel_configs": []object{
 				keepNames(keepCAdvisor),
-				// Cgroups outside of pods, and the sandboxes' own figures
-				// except for the network, which only sandboxes have.
-				{"source_labels": []string{"__name__", "pod"}, "regex": "container_.+;", "action": "drop"},
-				{"source_labels": []string{"__name__", "container"}, "regex": "container_(cpu|memory|fs|processes|threads|spec|start|last|oom).*;(POD)?", "action": "drop"},
-				{"regex": "id|name", "action": "labeldrop"},
+				// Of the cgroups outside of pods only the root, the whole
+				// server (id="/"), as older dashboards ask for it; of pods
+				// the containers, and the network, which only sandboxes have.
+				{"source_labels": []string{"__name__", "id", "pod"}, "regex": "container_.+;/.+;", "action": "drop"},
+				{"source_labels": []string{"__name__", "pod", "container"}, "regex": "container_(cpu|memory|fs|blkio|processes|threads|file|sockets|spec|start|last|oom|pressure).*;.+;(POD)?", "action": "drop"},
+				{"source_labels": []string{"id"}, "regex": "/.+", "target_label": "id", "replacement": "", "action": "replace"},
+				{"regex": "name", "action": "labeldrop"},
 			},
 			"honor_labels":     true,
 			"honor_timestamps": false,

@@ -16,17 +16,32 @@ import (
 
 // stateResources are the kinds whose state is measured.
 var stateResources = []string{
-	"cronjobs", "daemonsets", "deployments", "horizontalpodautoscalers", "ingresses", "jobs", "limitranges", "namespaces", "nodes",
-	"persistentvolumeclaims", "persistentvolumes", "poddisruptionbudgets", "pods", "replicasets", "resourcequotas", "services", "statefulsets",
+	"configmaps", "cronjobs", "daemonsets", "deployments", "endpointslices", "horizontalpodautoscalers", "ingresses", "jobs", "limitranges", "namespaces",
+	"networkpolicies", "nodes", "persistentvolumeclaims", "persistentvolumes", "poddisruptionbudgets", "pods", "replicasets", "replicationcontrollers",
+	"resourcequotas", "secrets", "services", "statefulsets", "storageclasses",
 }
 
 // stateDenied are families that cost much and that no common dashboard shows.
+// Of ConfigMaps and Secrets only the number and the names are of use.
 var stateDenied = []string{
-	"kube_.+_annotations", "kube_pod_tolerations", "kube_pod_status_reason", "kube_pod_status_qos_class", "kube_pod_status_scheduled_time",
-	"kube_pod_status_container_ready_time", "kube_pod_status_initialized_time", "kube_pod_restart_policy", "kube_pod_service_account",
-	"kube_pod_scheduler", "kube_pod_ips", "kube_pod_deletion_timestamp", "kube_pod_init_container_.+", "kube_pod_spec_volumes_.+",
+	"kube_.+_annotations", "kube_pod_tolerations", "kube_pod_status_scheduled_time",
+	"kube_pod_status_container_ready_time", "kube_pod_status_initialized_time", "kube_pod_service_account",
+	"kube_pod_scheduler", "kube_pod_ips", "kube_pod_deletion_timestamp", "kube_pod_spec_volumes_.+",
 	"kube_pod_container_state_started", "kube_replicaset_(labels|status_observed_generation|metadata_generation|status_fully_labeled_replicas)",
-	"kube_service_(spec_.+|labels|created)", "kube_ingress_(labels|created|metadata_resource_version)", "kube_.+_metadata_resource_version",
+	"kube_service_(labels|created)", "kube_ingress_(labels|created)", "kube_.+_metadata_resource_version",
+	"kube_configmap_(labels|created)", "kube_secret_(labels|created|owner|metadata_.+)",
+	"kube_endpointslice_(labels|created|endpoints.*|ports)",
+}
+
+// stateLabels are the labels that kube_<kind>_labels show. Dashboards count
+// those series, and choose by the application's name.
+var stateLabels = map[string][]string{
+	"pods":         {"app", "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component", "pod-template-hash", "rollouts-pod-template-hash"},
+	"deployments":  {"app", "app.kubernetes.io/name", "app.kubernetes.io/instance"},
+	"statefulsets": {"app", "app.kubernetes.io/name", "app.kubernetes.io/instance"},
+	"daemonsets":   {"app", "app.kubernetes.io/name", "app.kubernetes.io/instance"},
+	"namespaces":   {"kubernetes.io/metadata.name"},
+	"nodes":        {"kubernetes.io/arch", "kubernetes.io/os", "node-role.kubernetes.io/control-plane"},
 }
 
 // kubeState is kube-state-metrics: it follows the objects of one cluster and
@@ -68,9 +83,7 @@ func buildKubeState(ctx context.Context, s *session) (*kubeState, error) {
 	b.WithFamilyGeneratorFilter(filter)
 	b.WithGenerateStoresFunc(b.DefaultGenerateStoresFunc())
 	b.WithGenerateCustomResourceStoresFunc(b.DefaultGenerateCustomResourceStoresFunc())
-	if err := b.WithAllowLabels(map[string][]string{
-		"pods": {"app.kubernetes.io/name", "app.kubernetes.io/instance", "pod-template-hash", "rollouts-pod-template-hash"},
-	}); err != nil {
+	if err := b.WithAllowLabels(stateLabels); err != nil {
 		return nil, err
 	}
 	return &kubeState{writers: b.Build()}, nil

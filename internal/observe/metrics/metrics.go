@@ -9,11 +9,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	dto "github.com/prometheus/client_model/go"
 	configutil "github.com/prometheus/common/config"
 	"github.com/prometheus/common/model"
@@ -138,6 +140,7 @@ type Metrics struct {
 	current  *config.Config
 	problems []Problem
 	lastLoad time.Time
+	loadErr  error // of the last load
 }
 
 // New returns Metrics that are ready to Run. It fails when the configuration
@@ -222,9 +225,48 @@ func (m *Metrics) Run(ctx context.Context) error {
 	return errors.Join(err, m.db.Close())
 }
 
+// registerOwn adds the figures that Prometheus' main program has: its build,
+// its process, and whether the targets' configuration was applied.
+func (m *Metrics) registerOwn() error {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "prometheus_build_info", Help: "A metric with a constant '1' value labeled by the version of Prometheus that is linked.",
+		ConstLabels: prometheus.Labels{"version": prometheusVersion, "goversion": runtime.Version(), "goos": runtime.GOOS, "goarch": runtime.GOARCH},
+	})
+	build.Set(1)
+	own := []prometheus.Collector{
+		build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "prometheus_ready", Help: "Whether Prometheus startup was fully completed and is ready for normal operation."}, func() float64 { return oneIf(m.opened.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "prometheus_config_last_reload_successful", Help: "Whether the last configuration reload attempt was successful."}, func() float64 {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return oneIf(m.loadErr == nil)
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "prometheus_config_last_reload_success_timestamp_seconds", Help: "Timestamp of the last successful configuration reload."}, func() float64 {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return float64(m.lastLoad.Unix())
+		}),
+	}
+	var errs []error
+	for _, c := range own {
+		errs = append(errs, m.registry.Load().Register(c))
+	}
+	return errors.Join(errs...)
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 // open makes the database and everything that reads or writes it.
 func (m *Metrics) open(ctx context.Context) error {
 	m.registry.Store(prometheus.NewRegistry()) // the engines refuse to register twice
+	if err := m.registerOwn(); err != nil {
+		return err
+	}
 	m.stats = tsdb.NewDBStats()
 	quiet := slog.New(levelHandler{m.log.Handler(), slog.LevelWarn})
 	opts := tsdb.DefaultOptions()
@@ -335,8 +377,17 @@ func (m *Metrics) serve(ctx context.Context, cancel context.CancelFunc) error {
 	return err
 }
 
-// reload makes a configuration of the targets known now and applies it.
+// reload makes a configuration of the targets known now and applies it. When
+// that fails, the one before stays.
 func (m *Metrics) reload(context.Context) error {
+	err := m.applyTargets()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.loadErr = err
+	return err
+}
+
+func (m *Metrics) applyTargets() error {
 	cfg, problems, err := m.scrapeConfig()
 	if err != nil {
 		return fmt.Errorf("metrics: configuration: %w", err)

@@ -210,11 +210,16 @@ func TestRulesOfTheCluster(t *testing.T) {
 	t.Parallel()
 	m, _ := fakeSession(t, shopMonitors)
 	files, problems := m.ruleFiles()
-	if !slices.Contains(files, "PrometheusRule shop/good") || slices.Contains(files, "PrometheusRule shop/bad") || len(files) != 3 {
+	if !slices.Contains(files, "PrometheusRule shop/good") || slices.Contains(files, "PrometheusRule shop/bad") || len(files) != 4 {
 		t.Errorf("files: %v", files)
 	}
 	if len(problems) != 1 || problems[0].Object != "PrometheusRule shop/bad" {
 		t.Errorf("problems: %v", problems)
+	}
+	for _, file := range files {
+		if _, errs := (&ruleLoader{m}).Load(file, false, model.UTF8Validation); len(errs) > 0 {
+			t.Errorf("%s: %v", file, errs)
+		}
 	}
 	groups, errs := (&ruleLoader{m}).Load("PrometheusRule shop/good", false, model.UTF8Validation)
 	if len(errs) > 0 || len(groups.Groups) != 1 || len(groups.Groups[0].Rules) != 2 || groups.Groups[0].Rules[1].For != model.Duration(time.Minute) {
