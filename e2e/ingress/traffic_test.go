@@ -399,6 +399,7 @@ func TestMonitorsAndFaults(t *testing.T) {
 		`container_memory_working_set_bytes{pod=~"stable-.+",container="c"} > 0`,
 		`apiserver_request_total`, `etcd_server_has_leader == 1`, `node_memory_MemTotal_bytes`, `coredns_build_info`,
 	)
+	t.Run("annotations", s.annotations)
 	s.eventually("the wrong monitor is reported", func() error {
 		return s.expect("http://127.0.0.1:80/problems", "localhost", 200, "ServiceMonitor default/wrong endpoint 0: scrapeTimeout 1m is longer than the interval 5s")
 	})

@@ -172,7 +172,7 @@ func (b *builder) addExternal(p parsedIngress) {
 func (b *builder) serviceOf(host string) (namespace, name string, ok bool) {
 	parts := strings.Split(host, ".")
 	switch {
-	case len(parts) >= 3 && parts[2] == "svc" && (len(parts) == 3 || strings.HasSuffix(host, ".svc.cluster.local")):
+	case len(parts) >= 3 && parts[2] == "svc" && (len(parts) == 3 || strings.HasSuffix(host, ".svc.cluster.local") || b.services[parts[1]+"/"+parts[0]] != nil):
 		return parts[1], parts[0], true
 	case len(parts) == 2 && b.services[parts[1]+"/"+parts[0]] != nil:
 		return parts[1], parts[0], true

@@ -25,10 +25,12 @@ var (
 const managedBy = "app.kubernetes.io/managed-by"
 
 // Distribute keeps the ConfigMap slipway-ca with the files in every namespace
-// until ctx ends. One that is changed or deleted comes back.
+// until ctx ends, and the policy by which new pods see it. A ConfigMap that is
+// changed or deleted comes back.
 func Distribute(ctx context.Context, kube dynamic.Interface, files map[string]string, log *slog.Logger) {
 	d := &distributor{kube: kube, files: files, log: log, wanted: make(chan string, 1024)}
-	done := make(chan struct{}, 2)
+	done := make(chan struct{}, 3)
+	go func() { mountInPods(ctx, kube, log); done <- struct{}{} }()
 	go func() { d.followNamespaces(ctx); done <- struct{}{} }()
 	go func() { d.followConfigMaps(ctx); done <- struct{}{} }()
 	for {
@@ -38,8 +40,9 @@ func Distribute(ctx context.Context, kube dynamic.Interface, files map[string]st
 				log.Warn("a namespace has no ConfigMap with the certificate authority", "namespace", namespace, "err", err)
 			}
 		case <-ctx.Done():
-			<-done
-			<-done
+			for range cap(done) {
+				<-done
+			}
 			return
 		}
 	}

@@ -1,8 +1,8 @@
 // Package trust makes clients in jobs and pods trust the platform's own
 // certificate authority.
 //
-// It owns the folder of certificates that jobs see and the ConfigMap
-// slipway-ca in every namespace. It receives the authority's root certificate
+// It owns the folder of certificates that jobs see, the ConfigMap slipway-ca in
+// every namespace, and the admission policy that mounts it in new pods. It receives the authority's root certificate
 // and a client of the cluster, and emits files and ConfigMaps. It imports no
 // stage.
 package trust

@@ -111,6 +111,14 @@ func TestDistribute(t *testing.T) {
 			}
 		}
 	}
+	eventually("the policy for pods is there", func() bool {
+		for _, resource := range admission {
+			if _, err := kube.Resource(resource).Get(ctx, "slipway-trust", metav1.GetOptions{}); err != nil {
+				return false
+			}
+		}
+		return true
+	})
 	eventually("the first namespace has it", func() bool { return value("one") == "pem" })
 	// The fake forgets what happens between its list and its watch.
 	eventually("both are watched", func() bool {

@@ -45,6 +45,8 @@ func run(ctx context.Context, kubeconfig, data, httpAddr, httpsAddr string, with
 	in, err := ingress.New(ingress.Config{
 		HTTPAddr: httpAddr, HTTPSAddr: httpsAddr, Kubeconfig: kubeconfig, DataDir: filepath.Join(data, "ingress"),
 		Platform: mux, PlatformHosts: []string{"slipway.localhost", "localhost"}, Addresses: []string{"127.0.0.1"}, Log: log,
+		// What a test sends from these addresses comes from a proxy in front.
+		TrustedProxies: []string{"127.0.0.7/32"}, ProxyProtocol: []string{"127.0.0.8/32"}, AccessLog: filepath.Join(data, "access.log"),
 	})
 	if err != nil {
 		return err
