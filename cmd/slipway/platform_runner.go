@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/runner"
 	"github.com/slipwayhq/slipway/internal/scan"
 	"github.com/slipwayhq/slipway/internal/supervise"
+	"github.com/slipwayhq/slipway/internal/trust"
 )
 
 func (p *platform) runnerComponents(context.Context) ([]supervise.Component, error) {
@@ -84,6 +86,9 @@ func (u *runnerUnit) jobsConfig(ctx context.Context) (jobs.Config, error) {
 	}
 	config.Session, config.Coordinator, config.Repositories, config.Logger = session, u.pipelines, repositoriesForRunner{u.forge}, u.log
 	config.TrustDir, config.TrustURLs = u.trustDir(), u.secureURLs()
+	if config.TrustDir != "" {
+		config.CAFile = filepath.Join(config.TrustDir, trust.CertificateFile)
+	}
 	if u.scanner != nil {
 		config.Scanner = scannerForJobs{u.scanner, u.externalHost()}
 	}

@@ -8,9 +8,11 @@ package jobs
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -22,6 +24,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/runner"
 	"github.com/slipwayhq/slipway/internal/runner/containerd"
 	"github.com/slipwayhq/slipway/internal/toolwire"
+	"github.com/slipwayhq/slipway/internal/trust"
 )
 
 // Config configures the service. DataDir, BinDir, Instance, Socket, the subnets,
@@ -73,6 +76,9 @@ type Config struct {
 	// the platform's https addresses; both may be empty.
 	TrustDir  string
 	TrustURLs []string
+	// CAFile is that authority's certificate for what the runner itself fetches
+	// from TrustURLs; it may appear later, and be empty.
+	CAFile string
 
 	Session      delivery.RunnerSession
 	Coordinator  runner.Coordinator
@@ -157,9 +163,15 @@ func OpenPlace(c Config) (*Place, error) {
 		}
 		registries[c.Registry] = own
 	}
+	transport, err := c.transport()
+	if err != nil {
+		return nil, errors.Join(err, executor.Close(context.Background()))
+	}
 	engine, err = build.New(build.Config{
+		Transport: transport,
 		Daemon: build.DaemonConfig{
-			Program: filepath.Join(c.BinDir, "buildkitd"), Dir: filepath.Join(dir, "buildkit"), ContainerdSocket: c.Socket, Instance: c.Instance,
+			Namespace: c.buildNamespace(),
+			Program:   filepath.Join(c.BinDir, "buildkitd"), Dir: filepath.Join(dir, "buildkit"), ContainerdSocket: c.Socket, Instance: c.Instance,
 			CNIBinDir: c.CNIBinDir, Subnet: c.BuildSubnet, DNS: executor.DNS(), RuntimePath: filepath.Join(c.BinDir, "containerd-shim-runc-v2"),
 			Registries: registries, CacheBudget: c.BuildBudget, IdleTimeout: c.BuildIdle, InNetwork: network.InNetwork, Place: c.PlaceBuildkit, Logger: c.Logger,
 		},
@@ -201,12 +213,36 @@ func New(c Config) (*Service, error) {
 		// heard at the next sign of life.
 		KeepAlive: 3 * time.Second,
 		Tools:     place.Tools(),
-		Logger:    c.Logger,
+		CAFile:    c.CAFile, SecureURLs: c.TrustURLs,
+		Logger: c.Logger,
 	}, c.Coordinator, place.Executor())
 	if err != nil {
 		return nil, errors.Join(err, place.Close(context.Background()))
 	}
 	return &Service{Place: place, runner: r}, nil
+}
+
+// buildNamespace is containerd's namespace of build steps: what an earlier
+// process left in it is removed, so places that share a containerd have one each.
+func (c *Config) buildNamespace() string {
+	if c.Namespace == "" {
+		return "" // the default
+	}
+	return c.Namespace + "-builds"
+}
+
+// transport is that of `docker login`, with the registry's authority.
+func (c *Config) transport() (http.RoundTripper, error) {
+	if c.RegistryCA == "" {
+		return http.DefaultTransport, nil
+	}
+	roots, err := trust.Pool(c.RegistryCA)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return transport, nil
 }
 
 // tools are the programs placed in the PATH of jobs; those for the cluster only

@@ -31,7 +31,7 @@ func FuzzQuantity(f *testing.F) {
 	f.Add("512Mi")
 	f.Add("1e30G")
 	f.Fuzz(func(t *testing.T, text string) {
-		if n, err := parseQuantity(text); err == nil && n < 0 {
+		if n, err := ParseQuantity(text); err == nil && n < 0 {
 			t.Errorf("%q is %d", text, n)
 		}
 	})

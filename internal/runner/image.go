@@ -47,7 +47,7 @@ func (j *job) limits() Limits {
 	config := j.runner.config
 	limits := config.Limits
 	if text := j.variables.Get(memoryVariable); text != "" {
-		if bytes, err := parseQuantity(text); err != nil {
+		if bytes, err := ParseQuantity(text); err != nil {
 			j.log.Warn("Ignoring malformed %s: %v", memoryVariable, err)
 		} else {
 			limits.Memory = capped(bytes, config.MaxLimits.Memory)
@@ -82,8 +82,9 @@ func (j *job) memory(r EnvironmentRequest) int64 {
 	return r.Limits.Memory + int64(len(r.Services))*j.runner.config.ServiceMemory
 }
 
-// parseQuantity reads a Kubernetes quantity of bytes: 512Mi, 2G, 1000000.
-func parseQuantity(text string) (int64, error) {
+// ParseQuantity reads a Kubernetes quantity of bytes: 512Mi, 2G, 1000000. Its
+// error says what was given.
+func ParseQuantity(text string) (int64, error) {
 	units := []struct {
 		suffix string
 		factor float64

@@ -43,7 +43,15 @@ func (j *job) request() (EnvironmentRequest, error) {
 		}
 		return list
 	}
-	j.variables = NewVariables(dir+".tmp", j.spec.Variables, own(dir)).Expanded()
+	given := j.spec.Variables
+	if file := j.runner.authority(); file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return EnvironmentRequest{}, fmt.Errorf("read the platform's certificate authority: %w", err)
+		}
+		given = append([]delivery.JobVariable{{Key: "CI_SERVER_TLS_CA_FILE", Value: string(text), Public: true, File: true, Raw: true}}, given...)
+	}
+	j.variables = NewVariables(dir+".tmp", given, own(dir)).Expanded()
 	if custom := j.variables.Get("GIT_CLONE_PATH"); custom != "" {
 		custom = path.Clean(custom)
 		if !strings.HasPrefix(custom, builds+"/") {
@@ -51,7 +59,7 @@ func (j *job) request() (EnvironmentRequest, error) {
 				Message: fmt.Sprintf("the GIT_CLONE_PATH=%q has to be within %q", custom, builds)}
 		}
 		dir = custom
-		j.variables = NewVariables(dir+".tmp", j.spec.Variables, own(dir)).Expanded()
+		j.variables = NewVariables(dir+".tmp", given, own(dir)).Expanded()
 	}
 	j.projectDir = dir
 	return EnvironmentRequest{
@@ -61,6 +69,18 @@ func (j *job) request() (EnvironmentRequest, error) {
 		Credentials: credentials(j.spec, j.variables, j.log), Limits: j.limits(), Privileged: config.Privileged,
 		Tools: j.tools(config.Tools), Log: j.log,
 	}, nil
+}
+
+// authority is the file with the platform's certificate authority, where there
+// is one.
+func (r *Runner) authority() string {
+	if r.config.CAFile == "" {
+		return ""
+	}
+	if _, err := os.Stat(r.config.CAFile); err != nil {
+		return "" // it is not there yet
+	}
+	return r.config.CAFile
 }
 
 // tools are those that the job gets.

@@ -22,6 +22,11 @@ type Config struct {
 	Version      string // shown in traces, such as "slipway 1.0.0 (abcdef)"
 	Hostname     string // of this host, shown in traces
 	Repositories Repositories
+	// CAFile is the certificate of the authority that the platform's addresses
+	// SecureURLs (https://host[:port]) are verified with when git fetches, and
+	// that jobs find as CI_SERVER_TLS_CA_FILE. It may be empty, or appear later.
+	CAFile     string
+	SecureURLs []string
 
 	Concurrent    int   // most jobs at a time (default 4)
 	MemoryBudget  int64 // bytes shared by all jobs; 0: unlimited

@@ -92,12 +92,12 @@ func TestVariablesExpandOnceAndKeepTheLast(t *testing.T) {
 func TestQuantities(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int64{"512Mi": 512 << 20, "2G": 2e9, "1.5Gi": 3 << 29, "1000": 1000} {
-		if got, err := parseQuantity(text); err != nil || got != want {
+		if got, err := ParseQuantity(text); err != nil || got != want {
 			t.Errorf("%s: %d, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "x", "-1Gi", "1Q", "9999999Ti"} {
-		if _, err := parseQuantity(text); err == nil {
+		if _, err := ParseQuantity(text); err == nil {
 			t.Errorf("%q was accepted", text)
 		}
 	}

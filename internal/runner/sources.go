@@ -445,6 +445,11 @@ func (s *sources) gitConfig() []string {
 		plain := repo.Scheme + "://" + repo.Host + "/"
 		with := withUser(plain, "gitlab-ci-token", s.job.spec.Token)
 		pairs = append(pairs, [2]string{"url." + with + ".insteadOf", plain})
+		if ca := s.job.runner.authority(); ca != "" {
+			for _, address := range append([]string{repo.Scheme + "://" + repo.Host}, s.job.runner.config.SecureURLs...) {
+				pairs = append(pairs, [2]string{"http." + address + "/.sslCAInfo", ca})
+			}
+		}
 		if s.job.variables.Bool("GIT_SUBMODULE_FORCE_HTTPS") {
 			pairs = append(pairs, [2]string{"url." + with + ".insteadOf", "git@" + repo.Hostname() + ":"},
 				[2]string{"url." + with + ".insteadOf", "ssh://git@" + repo.Hostname() + "/"})

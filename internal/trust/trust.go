@@ -116,3 +116,19 @@ func subjectHash(cert *x509.Certificate) (string, error) {
 	sum := sha1.Sum(canonical)
 	return fmt.Sprintf("%08x", binary.LittleEndian.Uint32(sum[:4])), nil
 }
+
+// Pool is the system's authorities and those of a PEM file.
+func Pool(file string) (*x509.CertPool, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("trust: read authorities: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a machine without any
+	}
+	if !pool.AppendCertsFromPEM(raw) {
+		return nil, fmt.Errorf("trust: %s holds no certificate in PEM form", file)
+	}
+	return pool, nil
+}

@@ -2,11 +2,15 @@ package runner
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -32,10 +36,16 @@ type Registration struct {
 	Token      string `json:"token"`
 	ID         int64  `json:"id"`
 	SystemID   string `json:"system_id"`
-	Executor   string `json:"executor"`             // shell, or one that New was given
-	Concurrent int    `json:"concurrent"`           // jobs at a time
-	Containerd string `json:"containerd,omitempty"` // socket, for the executor containerd
-	Dir        string `json:"dir"`                  // jobs in hand and caches
+	Executor   string `json:"executor"`              // shell, or one that New was given
+	Concurrent int    `json:"concurrent"`            // jobs at a time
+	Containerd string `json:"containerd,omitempty"`  // socket, for the executor containerd
+	Dir        string `json:"dir"`                   // jobs in hand and caches
+	CAFile     string `json:"tls_ca_file,omitempty"` // authority of the platform's certificate, beside the system's
+	// For the executor containerd: the network of its jobs, an IPv4 subnet of at
+	// least a /20, and the limits of one job, 0 for none.
+	JobCIDR   string  `json:"job_cidr,omitempty"`
+	JobMemory int64   `json:"job_memory,omitempty"` // bytes
+	JobCPUs   float64 `json:"job_cpus,omitempty"`   // cores
 }
 
 // registrations is the file of this machine. It holds tokens: only its owner
@@ -43,6 +53,29 @@ type Registration struct {
 type registrations struct {
 	path string
 	list []Registration
+}
+
+// Coordinator is the platform as this machine reaches it.
+func (r Registration) Coordinator() (*remote.Coordinator, error) {
+	c := &remote.Coordinator{URL: r.URL}
+	if r.CAFile == "" {
+		return c, nil
+	}
+	raw, err := os.ReadFile(r.CAFile)
+	if err != nil {
+		return nil, delivery.Errorf(delivery.Invalid, "%s: --tls-ca-file: %v", r.Name, err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a machine without any
+	}
+	if !roots.AppendCertsFromPEM(raw) {
+		return nil, delivery.Errorf(delivery.Invalid, "%s: --tls-ca-file: %s holds no certificate in PEM form", r.Name, r.CAFile)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	c.HTTP = &http.Client{Transport: transport}
+	return c, nil
 }
 
 func fileFlag(c *cobra.Command, file *string) {
@@ -117,7 +150,7 @@ func listLocal(c *cobra.Command, file string, asJSON bool) error {
 }
 
 func register(executors map[string]Start) *cobra.Command {
-	var file, tokenFile string
+	var file, tokenFile, memory string
 	var r Registration
 	names := make([]string, 0, len(executors))
 	for name := range executors {
@@ -141,7 +174,16 @@ func register(executors map[string]Start) *cobra.Command {
 			if slices.ContainsFunc(have.list, func(o Registration) bool { return o.Name == r.Name }) {
 				return delivery.Errorf(delivery.Conflict, "%q is registered on this machine already: choose another --name, or unregister it", r.Name)
 			}
-			if r.ID, err = (&remote.Coordinator{URL: r.URL}).Verify(c.Context(), r.session("")); err != nil {
+			if r.Executor == "containerd" {
+				if err := r.place(have.list, memory); err != nil {
+					return err
+				}
+			}
+			platform, err := r.Coordinator()
+			if err != nil {
+				return err
+			}
+			if r.ID, err = platform.Verify(c.Context(), r.session("")); err != nil {
 				return refused(err, r.URL)
 			}
 			have.list = append(have.list, r)
@@ -161,8 +203,58 @@ func register(executors map[string]Start) *cobra.Command {
 	f.StringVar(&r.Executor, "executor", "shell", "how jobs run: "+strings.Join(names, ", "))
 	f.IntVar(&r.Concurrent, "concurrent", 1, "jobs at a time")
 	f.StringVar(&r.Containerd, "containerd", "/run/containerd/containerd.sock", "containerd's socket, for the executor containerd")
+	f.StringVar(&r.CAFile, "tls-ca-file", os.Getenv("CI_SERVER_TLS_CA_FILE"), "PEM file with the authority of the platform's certificate, beside the system's")
+	f.StringVar(&r.JobCIDR, "job-cidr", "", "network of the jobs' containers, at least a /20, for the executor containerd (default: the first /19 of 10.46.0.0/16 that no other runner of this machine has)")
+	f.StringVar(&memory, "job-memory", "", "memory of one job, such as 2Gi, for the executor containerd (default: no limit)")
+	f.Float64Var(&r.JobCPUs, "job-cpus", 0, "cores of one job, for the executor containerd (default: no limit)")
 	f.StringVar(&r.Dir, "dir", "", "folder of jobs and caches (default /var/lib/slipway-runner/NAME, or for others than root in the cache folder)")
 	return c
+}
+
+// defaultNetworks holds the networks of runners that were given none.
+var defaultNetworks = netip.MustParsePrefix("10.46.0.0/16")
+
+// place gives a runner of containers a network of its own beside the others of
+// this machine, and its limits.
+func (r *Registration) place(others []Registration, memory string) error {
+	if memory != "" {
+		bytes, err := runner.ParseQuantity(memory)
+		if err != nil {
+			return delivery.Errorf(delivery.Invalid, "--job-memory: %v", err)
+		}
+		r.JobMemory = bytes
+	}
+	if r.JobCPUs < 0 {
+		return delivery.Errorf(delivery.Invalid, "--job-cpus must not be negative")
+	}
+	taken := func(network netip.Prefix) string {
+		for _, other := range others {
+			if used, err := netip.ParsePrefix(other.JobCIDR); err == nil && used.Overlaps(network) {
+				return other.Name
+			}
+		}
+		return ""
+	}
+	if r.JobCIDR != "" {
+		network, err := netip.ParsePrefix(r.JobCIDR)
+		if err != nil || !network.Addr().Is4() || network.Bits() > 20 {
+			return delivery.Errorf(delivery.Invalid, "--job-cidr %q is not an IPv4 network of at least a /20, such as 10.46.0.0/19", r.JobCIDR)
+		}
+		if name := taken(network); name != "" {
+			return delivery.Errorf(delivery.Conflict, "--job-cidr %s overlaps the network of %q", network, name)
+		}
+		r.JobCIDR = network.Masked().String()
+		return nil
+	}
+	first := defaultNetworks.Addr().As4()
+	for third := 0; third < 256; third += 32 {
+		network := netip.PrefixFrom(netip.AddrFrom4([4]byte{first[0], first[1], byte(third), 0}), 19)
+		if taken(network) == "" {
+			r.JobCIDR = network.String()
+			return nil
+		}
+	}
+	return delivery.Errorf(delivery.Conflict, "All networks of %s are taken by other runners of this machine: choose one with --job-cidr", defaultNetworks)
 }
 
 // complete fills what was left out and checks the rest.
@@ -202,6 +294,11 @@ func complete(r *Registration, tokenFile string, executors map[string]Start, nam
 		return delivery.Errorf(delivery.Invalid, "--name %q must not have a slash", r.Name)
 	}
 	r.SystemID = "s_" + host
+	if r.CAFile != "" {
+		if r.CAFile, err = filepath.Abs(r.CAFile); err != nil {
+			return fmt.Errorf("--tls-ca-file: %w", err)
+		}
+	}
 	if r.Dir != "" {
 		r.Dir, err = filepath.Abs(r.Dir)
 		return err
@@ -238,7 +335,10 @@ func verify() *cobra.Command {
 			gone := 0
 			kept := have.list[:0:0]
 			for _, r := range have.list {
-				_, err := (&remote.Coordinator{URL: r.URL}).Verify(c.Context(), r.session(""))
+				platform, err := r.Coordinator()
+				if err == nil {
+					_, err = platform.Verify(c.Context(), r.session(""))
+				}
 				switch kind := delivery.KindOf(err); {
 				case err == nil:
 					fmt.Fprintf(c.OutOrStdout(), "%s is alive\n", r.Name)
@@ -294,7 +394,11 @@ func unregister() *cobra.Command {
 					continue
 				}
 				// A platform that is away, or knows the token no more, needs not be told.
-				if err := (&remote.Coordinator{URL: r.URL}).Forget(c.Context(), r.session("")); err != nil {
+				platform, err := r.Coordinator()
+				if err == nil {
+					err = platform.Forget(c.Context(), r.session(""))
+				}
+				if err != nil {
 					fmt.Fprintf(c.ErrOrStderr(), "%s: the platform was not told: %s\n", r.Name, delivery.UserMessage(err))
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s is forgotten.\n", r.Name)
@@ -345,10 +449,14 @@ func run(executors map[string]Start) *cobra.Command {
 				if start == nil {
 					return delivery.Errorf(delivery.Invalid, "%s: the executor %q is not known here", r.Name, r.Executor)
 				}
+				platform, err := r.Coordinator()
+				if err != nil {
+					return err
+				}
 				fmt.Fprintf(c.ErrOrStderr(), "%s takes jobs of %s (%s, %d at a time)\n", r.Name, r.URL, r.Executor, r.Concurrent)
 				group.Go(func() {
 					defer stop() // one that cannot run ends the program, which says why
-					errs[i] = start(ctx, r, r.session(""), &remote.Coordinator{URL: r.URL})
+					errs[i] = start(ctx, r, r.session(""), platform)
 				})
 			}
 			group.Wait()
@@ -362,7 +470,7 @@ func run(executors map[string]Start) *cobra.Command {
 // shell executes jobs as processes of this machine.
 func shell(ctx context.Context, r Registration, session delivery.RunnerSession, c delivery.Coordinator) error {
 	worker, err := runner.New(runner.Config{Dir: r.Dir, Session: session, Name: r.Name, Concurrent: r.Concurrent,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}, c, local.New())
+		CAFile: r.CAFile, SecureURLs: []string{r.URL}, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}, c, local.New())
 	if err != nil {
 		return err
 	}
