@@ -42,15 +42,23 @@ docker build -q -t $REGISTRY/group/server:1 . && docker push -q $REGISTRY/group/
 	check(t, b.Do(build), "success")
 
 	use := b.Job(`ask() { bash -c "exec 3<>/dev/tcp/$1/5555; cat <&3"; }`, "ask db; ask database; ask group-server", "docker version")
-	use.Variables = variables
+	use.Variables = append([]delivery.JobVariable{{Key: "CI_DEBUG_SERVICES", Value: "true"}}, variables...)
 	alias := strings.ReplaceAll(strings.Split(registry, ":")[0]+"/group/server", "/", "-")
 	use.Steps[0].Script[1] = "ask db; ask database; ask " + alias
 	use.Services = []delivery.JobImage{
 		{Name: "$REGISTRY/group/server:1", Alias: "db,database", Variables: []delivery.JobVariable{{Key: "GREETING", Value: "hello $CI_SERVER"}}},
+		// It listens at another port than its image says.
+		{Name: "$REGISTRY/group/server:1", Alias: "elsewhere", Command: []string{"perl", "-MIO::Socket::INET", "-e",
+			`$s = IO::Socket::INET->new(LocalPort => 7001, Listen => 5, ReuseAddr => 1) or die; while ($c = $s->accept) { close $c }`},
+			Variables: []delivery.JobVariable{{Key: "HEALTHCHECK_TCP_PORT", Value: "7001"}}},
 		{Name: "docker:24-dind", Alias: "docker"},
 		{Name: "debian:bookworm-slim", Alias: "broken", Entrypoint: []string{"sh", "-c", "echo going down >&2; exit 1"}},
 	}
-	check(t, b.Do(use), "success", "greeting: hello yes\ngreeting: hello yes\ngreeting: hello yes", "The service docker:24-dind is not started",
+	done := b.Do(use)
+	if text := runnertest.Plain(done.Trace); strings.Contains(text, "group/server:1 probably didn't start") {
+		t.Errorf("a service with a health check of its own is not ready:\n%s", text)
+	}
+	check(t, done, "success", "-db-database] listening", "greeting: hello yes\ngreeting: hello yes\ngreeting: hello yes", "The service docker:24-dind is not started",
 		"*** WARNING: Service debian:bookworm-slim probably didn't start properly.", "going down", "Waiting for services to be up and running")
 }
 

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -135,7 +137,8 @@ func parseDockerConfig(text string) ([]RegistryCredential, error) {
 		return nil, errors.New("it is not the JSON of a docker configuration")
 	}
 	var list []RegistryCredential
-	for host, auth := range config.Auths {
+	for _, host := range slices.Sorted(maps.Keys(config.Auths)) { // of two for one host, always the same
+		auth := config.Auths[host]
 		user, password := auth.Username, auth.Password
 		if auth.Auth != "" {
 			raw, err := base64.StdEncoding.DecodeString(auth.Auth)

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -417,11 +418,18 @@ func (s *sources) git(ctx context.Context, args ...string) error {
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_SSH_COMMAND=false", "GIT_ASKPASS=true",
 		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(s.hostPath), "GIT_LFS_SKIP_SMUDGE=1",
 	}, s.gitConfig()...)
+	// The kernel sends Pdeathsig when the thread that started the process ends,
+	// and threads of this program do: making a network namespace costs one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := errors.Join(command.Run(), out.flush())
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		if exit.ExitCode() < 0 {
+			return fmt.Errorf("git was ended by %s", exit.String()) // nobody's doing but this host's
+		}
 		return &JobError{Reason: ReasonScript, Message: fmt.Sprintf("exit code %d", exit.ExitCode()), ExitCode: exit.ExitCode()}
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,6 +120,10 @@ func (s *Service) execute(ctx context.Context, p process) (int, error) {
 	cmd.Env = append([]string{"HOME=" + p.work, "TMPDIR=" + p.work, "PATH=/usr/bin:/bin", "GOGC=50", "GOMAXPROCS=1",
 		"GOMEMLIMIT=" + strconv.FormatInt(s.cfg.MemoryLimit*8/10, 10)}, p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// The kernel sends Pdeathsig when the thread that started the process ends,
+	// and threads of this program do: making a network namespace costs one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if os.Geteuid() == 0 {
 		// Some scanners would fetch what a scanned file names, from wherever it
 		// says.

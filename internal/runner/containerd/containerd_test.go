@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -29,6 +30,20 @@ func TestServiceAliases(t *testing.T) {
 		if got := strings.Join(serviceAliases(delivery.JobImage{Name: test.image, Alias: test.alias}), " "); got != test.want {
 			t.Errorf("%s: %q, want %q", test.image, got, test.want)
 		}
+	}
+}
+
+func TestServiceLogShowsLines(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	log := &serviceLog{log: runner.NewLog(&out, false, time.Now), prefix: "[service:db] "}
+	for _, piece := range []string{"start", "ing\r\nrea", "dy\n", "unfinished"} {
+		if n, err := io.WriteString(log, piece); n != len(piece) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if got := strings.Count(out.String(), "[service:db] "); got != 2 || !strings.Contains(out.String(), "] starting\x1b") || !strings.Contains(out.String(), "] ready\x1b") {
+		t.Errorf("%q", out.String())
 	}
 }
 

@@ -1,9 +1,11 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sort"
@@ -110,6 +112,13 @@ func (env *environment) startService(ctx context.Context, i int, s *service, ima
 	for _, one := range wanted.Variables {
 		variables = variables.With(one.Key, variables.Expand(one.Value))
 	}
+	if given := variables.Get("HEALTHCHECK_TCP_PORT"); given != "" {
+		if port, err := strconv.ParseUint(given, 10, 16); err != nil || port == 0 {
+			r.Log.Warn("Ignoring malformed HEALTHCHECK_TCP_PORT of service %s: %q", s.name, given)
+		} else {
+			s.ports = []int{int(port)}
+		}
+	}
 	hostname := "service-" + strconv.Itoa(i)
 	if len(s.aliases) > 0 {
 		hostname = s.aliases[0]
@@ -122,7 +131,11 @@ func (env *environment) startService(ctx context.Context, i int, s *service, ima
 	if err != nil {
 		return err
 	}
-	process, err := s.container.launch(ctx, nil, s.output, s.output)
+	var output io.Writer = s.output
+	if r.Variables.Bool("CI_DEBUG_SERVICES") {
+		output = io.MultiWriter(s.output, &serviceLog{log: r.Log, prefix: "[service:" + strings.Join(s.aliases, "-") + "] "})
+	}
+	process, err := s.container.launch(ctx, nil, output, output)
 	if err != nil {
 		return fmt.Errorf("start service %s: %w", s.name, err)
 	}
@@ -232,6 +245,38 @@ func serviceAliases(image delivery.JobImage) []string {
 		add(alias)
 	}
 	return aliases
+}
+
+// maxServiceLine is how much of an unfinished line waits for its end.
+const maxServiceLine = 8 << 10
+
+// serviceLog shows a service's output in the job's trace, line by line, as the
+// official runner does with CI_DEBUG_SERVICES.
+type serviceLog struct {
+	log    *runner.Log
+	prefix string
+
+	mu   sync.Mutex
+	held []byte
+}
+
+// Write shows the lines that have ended.
+func (s *serviceLog) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = append(s.held, p...)
+	for {
+		end := bytes.IndexByte(s.held, '\n')
+		if end < 0 && len(s.held) < maxServiceLine {
+			return len(p), nil
+		}
+		line := s.held
+		if end >= 0 {
+			line = s.held[:end]
+		}
+		s.log.Print("%s%s", s.prefix, strings.TrimSuffix(string(line), "\r"))
+		s.held = append(s.held[:0], s.held[min(len(line)+1, len(s.held)):]...)
+	}
 }
 
 // tail keeps the last bytes written to it.

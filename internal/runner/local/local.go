@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,6 +90,10 @@ func (e *environment) Exec(ctx context.Context, s runner.Script) error {
 			_ = reader.Close()
 		})
 	}
+	// The kernel sends Pdeathsig when the thread that started the process ends,
+	// and threads of this program do: making a network namespace costs one.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	startErr := command.Start()
 	if err := closeAll(writers); startErr == nil {
 		startErr = err
