@@ -1,8 +1,10 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,9 +160,15 @@ type imageTagsView struct {
 	Host       string
 	Repository registry.Repository
 	Tags       []imageTag
-	Untagged   []registry.Image
+	Untagged   []registry.Image // on the first page
 	MayDelete  bool
+	Search     string
+	Total      int // tags that the search finds
+	Prev, Next string
 }
+
+// tagsPerPage bounds a page of tags: each has its scan looked up.
+const tagsPerPage = 50
 
 func (s *Server) imageTagsPage(w http.ResponseWriter, r *Request) error {
 	repo, err := s.imageRepository(r)
@@ -172,13 +180,26 @@ func (s *Server) imageTagsPage(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	v := imageTagsView{Host: s.registryHost(), Repository: repo, MayDelete: r.Role >= delivery.Developer}
-	for i := len(tags) - 1; i >= 0; i-- {
-		t := imageTag{Tag: tags[i], By: s.userName(ctx, tags[i].UserID)}
-		if t.Scan, err = s.scanOf(ctx, t.Digest); err != nil {
-			return err
+	v := imageTagsView{Host: s.registryHost(), Repository: repo, MayDelete: r.Role >= delivery.Developer, Search: r.URL.Query().Get("search")}
+	tags = slices.DeleteFunc(tags, func(t registry.Tag) bool { return !strings.Contains(t.Name, v.Search) })
+	slices.SortStableFunc(tags, func(a, b registry.Tag) int { // the newest first
+		return cmp.Or(b.PushedAt.Compare(a.PushedAt), cmp.Compare(b.Name, a.Name))
+	})
+	page := pageNumber(r)
+	v.Total = len(tags)
+	v.Prev, v.Next = pagerLinks(r, page, page*tagsPerPage < len(tags))
+	from := min((page-1)*tagsPerPage, len(tags))
+	scans := map[string]*scan.Scan{} // many tags may stand for one image
+	for _, tag := range tags[from:min(from+tagsPerPage, len(tags))] {
+		if _, ok := scans[tag.Digest]; !ok {
+			if scans[tag.Digest], err = s.scanOf(ctx, tag.Digest); err != nil {
+				return err
+			}
 		}
-		v.Tags = append(v.Tags, t)
+		v.Tags = append(v.Tags, imageTag{Tag: tag, By: s.userName(ctx, tag.UserID), Scan: scans[tag.Digest]})
+	}
+	if page > 1 || v.Search != "" {
+		return s.render(w, r, http.StatusOK, "imagetags", Page{Title: repo.Path, Active: "registry", Data: v})
 	}
 	images, err := s.Registry.Images(ctx, repo.ID)
 	if err != nil {

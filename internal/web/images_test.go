@@ -71,6 +71,11 @@ func TestImagePages(t *testing.T) {
 		t.Error("the list of tags lacks the job, the scan or the removal")
 	}
 
+	doc = page(t, "imagetags", delivery.Developer, imageTagsView{Host: "h:1", Repository: repo, Search: "zz", Next: "?page=2"})
+	if doc.Find("td.empty").Text() != "No tag has “zz” in its name." || doc.Find("a[rel=next][href='?page=2']").Length() != 1 || doc.Find("input[type=search]").AttrOr("value", "") != "zz" {
+		t.Error("the list of tags cannot be searched or paged")
+	}
+
 	doc = page(t, "image", delivery.Developer, imageView{Host: "h:1", Repository: repo, Image: image, Scan: scanned, Findings: groupFindings(findings), HasCluster: true, RunsKnown: true, Running: []string{"default/web"}, MayScan: true})
 	if n := doc.Find("#scan + section tbody tr").Length(); n != 2 {
 		t.Errorf("%d rows of findings, want 2: one problem is one row", n)
