@@ -72,7 +72,7 @@ func TestImagePages(t *testing.T) {
 	}
 
 	doc = page(t, "imagetags", delivery.Developer, imageTagsView{Host: "h:1", Repository: repo, Search: "zz", Next: "?page=2"})
-	if doc.Find("td.empty").Text() != "No tag has “zz” in its name." || doc.Find("a[rel=next][href='?page=2']").Length() != 1 || doc.Find("input[type=search]").AttrOr("value", "") != "zz" {
+	if doc.Find("td.empty").Text() != "No tag has “zz” in its name." || doc.Find("a[rel=next][href='?page=2']").Length() != 1 || doc.Find("input[aria-label='Find a tag']").AttrOr("value", "") != "zz" {
 		t.Error("the list of tags cannot be searched or paged")
 	}
 
