@@ -71,8 +71,7 @@ func (s *Service) scanTree(ctx context.Context, scan *Scan, dir string) (report.
 }
 
 // extract unpacks the regular files of a tar stream beneath dir: at most so many
-// bytes and so many entries. os.Root keeps
-// every path inside.
+// bytes and so many entries. os.Root keeps every path inside.
 func extract(ctx context.Context, tree io.Reader, dir string, most int64, files int) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
