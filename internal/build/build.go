@@ -27,6 +27,7 @@ import (
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/moby/buildkit/util/progress/progressui"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"google.golang.org/grpc"
 )
@@ -509,7 +510,15 @@ func (c *command) attributes(ctx context.Context, b *buildFlags, solve *client.S
 func (c *command) namedContexts(ctx context.Context, b *buildFlags, solve *client.SolveOpt, closers *closers) error {
 	own := c.all()
 	if len(own) > 0 {
-		solve.OCIStores = map[string]content.Store{"job": c.engine.containerd.ContentStore()}
+		targets := make([]ocispec.Descriptor, len(own))
+		for i, image := range own {
+			targets[i] = image.target
+		}
+		store, err := newOwnStore(ctx, c.engine.containerd.ContentStore(), targets)
+		if err != nil {
+			return err
+		}
+		solve.OCIStores = map[string]content.Store{"job": store}
 	}
 	for _, image := range own {
 		if image.named == nil {
