@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/slipwayhq/slipway/e2e/instance"
+	"github.com/slipwayhq/slipway/e2e/runner/dockerd"
 )
 
 // waiting makes an image that waits for ever, with the packages of an old
@@ -99,8 +100,50 @@ func create(t *testing.T, url, token string, in map[string]any) int64 {
 	return out.ID
 }
 
+// ours is a list with an advisory that the demonstration set does not have.
+const ours = `date: 2026-11-20
+platforms:
+- {name: debian 12, source: debian, title: Debian, url: "https://example.org", packages: {glibc: [{id: CVE-2099-0001, fixed: 2.36-9+deb12u99}]}}
+vulnerabilities: {CVE-2099-0001: {title: A later one, severity: CRITICAL}}
+`
+
 func pod(name, image string) string {
 	return "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + "}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers: [{name: c, image: \"" + image + "\"}]\n"
+}
+
+// dockerClient is what people do with a Docker Engine on a machine of their
+// own: sign in, push, pull, and pull public images by way of the cache.
+func dockerClient(t *testing.T, host, token string, image v1.Image) {
+	engine := dockerd.Start(t)
+	login := func(password string) (string, error) {
+		c := engine.Command("login", host, "--username", "root", "--password-stdin")
+		c.Stdin = strings.NewReader(password)
+		out, err := c.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := login("wrong"); err == nil || !strings.Contains(out, "HTTP Basic: Access denied") {
+		t.Errorf("sign-in with a wrong password: %v\n%s", err, out)
+	}
+	own, public := host+"/team/app:docker", host+"/docker.io/library/tiny:1"
+	engine.Load(t, image, own)
+	if out, err := engine.Command("push", own).CombinedOutput(); err == nil || !strings.Contains(string(out), "denied") {
+		t.Errorf("a stranger's push: %v\n%s", err, out)
+	}
+	if out, err := login(token); err != nil {
+		t.Fatalf("sign-in: %v\n%s", err, out)
+	}
+	engine.Must(t, "push", own)
+	engine.Must(t, "rmi", own)
+	engine.Must(t, "pull", own)
+	engine.Must(t, "pull", public)
+	if out, err := engine.Command("pull", host+"/team/app:none").CombinedOutput(); err == nil || !strings.Contains(string(out), "not found") {
+		t.Errorf("a tag that is not there: %v\n%s", err, out)
+	}
+	engine.Must(t, "logout", host)
+	engine.Must(t, "rmi", own)
+	if out, err := engine.Command("pull", own).CombinedOutput(); err == nil || !strings.Contains(string(out), "denied") {
+		t.Errorf("a stranger's pull: %v\n%s", err, out)
+	}
 }
 
 // TestImages shows the way of an image: pushed into a private project, scanned,
@@ -145,6 +188,7 @@ func TestImages(t *testing.T) {
 	}
 	i.Run("image", "push", archive, "docker.io/library/tiny:1")
 	i.RunInput(pod("public", "tiny:1"), "kubectl", "apply", "-f", "-")
+	t.Run("docker", func(t *testing.T) { dockerClient(t, host, token, image) })
 	i.Kubectl("wait", "--for=condition=Ready", "pod/private", "pod/public", "--timeout=90s")
 
 	if out, err := i.Try("scan", "image", "team/app:v1"); err == nil || !strings.Contains(out, "There is no vulnerability database") {
@@ -157,6 +201,23 @@ func TestImages(t *testing.T) {
 	if err == nil || !strings.Contains(out, "CVE-2023-4911") || !strings.Contains(out, "2.36-9+deb12u3") {
 		t.Errorf("the scan: %v\n%s", err, out)
 	}
+
+	// A new database has the stored image looked at again.
+	advisories := filepath.Join(t.TempDir(), "ours.yaml")
+	if err := os.WriteFile(advisories, []byte(ours), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "db.tar.gz")
+	i.Run("scan", "db", "build", "--source", advisories, "--output", file)
+	i.Run("scan", "db", "import", file)
+	i.Eventually("a stored image shows what became known since", time.Minute, func() bool {
+		var list []struct {
+			Digest, Status string
+			Counts         map[string]int
+		}
+		_, body := i.Get(i.URL + "/api/v4/projects/team%2Fapp/scans?private_token=" + token)
+		return json.Unmarshal([]byte(body), &list) == nil && len(list) > 0 && list[0].Digest == digest.String() && list[0].Counts["CRITICAL"] == 1
+	})
 
 	i.Run("image", "rm", "team/app:v1")
 	var collected struct{ Images, Blobs int }
