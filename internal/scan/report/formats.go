@@ -51,6 +51,10 @@ func (r Report) SARIF() ([]byte, error) {
 		results = append(results, result{RuleID: f.ID, RuleIndex: i, Level: sarifLevel(f.Severity), Message: text{f.sentence()},
 			Locations: []any{location}, Fingerprints: map[string]string{"findingKey/v1": hex.EncodeToString(sum[:])}})
 	}
+	about := properties{"imageName": r.Artifact, "imageDigest": r.Digest}
+	if !r.Database.UpdatedAt.IsZero() {
+		about["databaseUpdatedAt"], about["databaseOrigin"], about["demonstrationDatabase"] = r.Database.UpdatedAt, r.Database.Origin, r.Database.Demonstration
+	}
 	return json.MarshalIndent(map[string]any{
 		"version": "2.1.0",
 		"$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -58,7 +62,7 @@ func (r Report) SARIF() ([]byte, error) {
 			"tool":       map[string]any{"driver": map[string]any{"name": "Trivy", "informationUri": "https://github.com/aquasecurity/trivy", "fullName": r.Scanner, "rules": rules}},
 			"results":    results,
 			"columnKind": "utf16CodeUnits",
-			"properties": properties{"imageName": r.Artifact, "imageDigest": r.Digest, "databaseUpdatedAt": r.Database.UpdatedAt, "databaseOrigin": r.Database.Origin, "demonstrationDatabase": r.Database.Demonstration},
+			"properties": about,
 		}},
 	}, "", "  ")
 }
@@ -134,7 +138,7 @@ func (r Report) GitLab() ([]byte, error) {
 			identifier["url"] = f.URL
 		}
 		vulnerabilities = append(vulnerabilities, map[string]any{
-			"id": hex.EncodeToString(sum[:16]), "name": firstOf(f.Title, f.ID), "description": f.Description, "severity": gitlabSeverity(f.Severity), "solution": solution,
+			"id": hex.EncodeToString(sum[:16]), "name": short(firstOf(f.Title, f.ID), maxName), "description": f.Description, "severity": gitlabSeverity(f.Severity), "solution": solution,
 			"location": map[string]any{
 				"dependency":       map[string]any{"package": map[string]string{"name": f.Package}, "version": f.Installed},
 				"operating_system": firstOf(r.OS, "Unknown"), "image": r.Artifact,
@@ -154,17 +158,24 @@ func (r Report) GitLab() ([]byte, error) {
 	}, "", "  ")
 }
 
+// maxName is the schema's limit for a vulnerability's name, in characters.
+const maxName = 255
+
 func gitlabSeverity(s Severity) string { return string(s[:1]) + strings.ToLower(string(s[1:])) }
 
 // Table writes the verdict for people: what stops the pipeline, what was set
 // aside and why, and which database was asked.
 func (r Report) Table(w io.Writer, v Verdict, now time.Time) error {
 	fmt.Fprintf(w, "%s: %s\n", firstOf(r.Artifact, "scan"), CountsText(Counts(r.Findings)))
-	fmt.Fprintf(w, "%s, database of %s (%s, %s)\n", r.Scanner, r.Database.UpdatedAt.UTC().Format(time.DateOnly), ageOf(r.Database.UpdatedAt, now), r.Database.Origin)
+	if r.Database.UpdatedAt.IsZero() { // configuration and secrets need none
+		fmt.Fprintln(w, r.Scanner)
+	} else {
+		fmt.Fprintf(w, "%s, database of %s (%s, %s)\n", r.Scanner, r.Database.UpdatedAt.UTC().Format(time.DateOnly), ageOf(r.Database.UpdatedAt, now), r.Database.Origin)
+	}
 	if r.Database.Demonstration {
 		fmt.Fprintf(w, "NOTE: this is a demonstration database. %s\n", r.Database.Note)
 	}
-	if warning := r.Database.Warning(now); warning != "" && !r.Database.UpdatedAt.IsZero() {
+	if warning := r.Database.Warning(now); warning != "" {
 		fmt.Fprintf(w, "WARNING: %s\n", warning)
 	}
 	for _, note := range r.Notes {

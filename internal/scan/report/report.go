@@ -117,10 +117,10 @@ type Database struct {
 const StaleAfter = 7 * 24 * time.Hour
 
 // Warning says that a database is too old to rely on, or is "". A demonstration
-// has a note of its own.
+// has a note of its own, and scans of configuration need no database.
 func (d Database) Warning(now time.Time) string {
 	age := now.Sub(d.UpdatedAt)
-	if d.Demonstration || age <= StaleAfter {
+	if d.Demonstration || d.UpdatedAt.IsZero() || age <= StaleAfter {
 		return ""
 	}
 	return fmt.Sprintf("The vulnerability database is %d days old: what has become known since is missing. Run \"slipway scan db update\", or \"slipway scan db import FILE\" without a network.", int(age/(24*time.Hour)))

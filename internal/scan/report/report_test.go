@@ -170,6 +170,12 @@ func TestFormats(t *testing.T) {
 		t.Errorf("an old database: %v\n%s", err, table.String())
 	}
 	table.Reset()
+	without := r
+	without.Database = Database{}
+	if err := without.Table(&table, Verdict{}, now); err != nil || strings.Contains(table.String(), "database") || strings.Contains(table.String(), "WARNING") {
+		t.Errorf("a scan that needs no database: %v\n%s", err, table.String())
+	}
+	table.Reset()
 	if err := r.Table(&table, Gate{Threshold: High}.Judge(r.Findings, now), now); err != nil {
 		t.Fatal(err)
 	}
