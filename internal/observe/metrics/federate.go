@@ -72,7 +72,7 @@ func (m *Metrics) federate(w http.ResponseWriter, r *http.Request) {
 	slices.SortStableFunc(all, func(a, b latest) int {
 		return cmp.Compare(a.labels.Get(model.MetricNameLabel), b.labels.Get(model.MetricNameLabel))
 	})
-	format := expfmt.Negotiate(r.Header)
+	format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
 	w.Header().Set("Content-Type", string(format))
 	enc := expfmt.NewEncoder(w, format)
 	for len(all) > 0 {
