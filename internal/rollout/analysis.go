@@ -36,6 +36,7 @@ type Metric struct {
 	Operator     string
 	Fails        bool
 	FailureLimit int
+	DryRun       bool // measured, but without effect on the analysis
 	Query        string
 	Measurements []Measurement
 }
@@ -82,7 +83,7 @@ func analysis(run *v1alpha1.AnalysisRun) Analysis {
 		}
 		for _, r := range run.Status.MetricResults {
 			if r.Name == spec.Name {
-				m.Phase, m.Message = string(r.Phase), r.Message
+				m.Phase, m.Message, m.DryRun = string(r.Phase), r.Message, r.DryRun
 				m.Measurements = measurements(r.Measurements)
 			}
 		}

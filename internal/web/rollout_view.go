@@ -63,7 +63,7 @@ type rolloutAnalysis struct {
 type rolloutMetric struct {
 	rollout.Metric
 	Key    string // tells the chart apart while the page is renewed
-	Points string // JSON: [[unix seconds, value or null], ...]
+	Points string // JSON: [[unix seconds, value or null], ...]; "" with no value to draw
 	Line   string // the limit as a number; "" where there is none to draw
 	Wanted string // in words, such as ">= 0.95"
 	Good   int
@@ -181,13 +181,15 @@ func viewAnalyses(list []rollout.Analysis) []rolloutAnalysis {
 func viewRolloutMetric(run string, m rollout.Metric) rolloutMetric {
 	v := rolloutMetric{Metric: m, Key: run + "/" + m.Name, Last: "–"}
 	points := make([][2]any, 0, len(m.Measurements))
+	drawn := false
 	for _, one := range m.Measurements {
 		point := [2]any{one.At.Unix(), nil}
 		if !math.IsNaN(one.Value) && !math.IsInf(one.Value, 0) {
 			point[1] = one.Value
+			drawn = true
 			v.Last = strconv.FormatFloat(one.Value, 'g', 4, 64)
-		} else {
-			v.Last = "no number"
+		} else if v.Last = "no number"; one.Text == "" || len(m.Query) == 0 {
+			v.Last = "–" // of a Job, or of a text
 		}
 		points = append(points, point)
 		switch one.Phase {
@@ -201,7 +203,9 @@ func viewRolloutMetric(run string, m rollout.Metric) rolloutMetric {
 	if err != nil {
 		b = []byte("[]") // cannot be: numbers and nulls only
 	}
-	v.Points = string(b)
+	if drawn {
+		v.Points = string(b)
+	}
 	if m.Operator != "" {
 		v.Line = strconv.FormatFloat(m.Limit, 'g', -1, 64)
 		v.Wanted = m.Operator + " " + v.Line
