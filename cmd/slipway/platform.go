@@ -138,6 +138,9 @@ func (p *platform) report(memory bool) report {
 	if r.Ready {
 		r.Announcement = p.announcement()
 	}
+	if p.ingress != nil {
+		r.Addresses = addressesOf(p.ingress.Routes())
+	}
 	for _, b := range p.Budgets.Table() {
 		row := budgetRow{Name: b.Component, Budget: b.Bytes}
 		if memory {

@@ -6,11 +6,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/ingress/route"
 	"github.com/slipwayhq/slipway/internal/supervise"
 )
 
@@ -27,6 +30,28 @@ type report struct {
 	BudgetTotal  int64              `json:"budget_total_bytes"`
 	PSSTotal     int64              `json:"pss_total_bytes"`
 	Announcement string             `json:"announcement,omitempty"`
+	Addresses    []address          `json:"addresses,omitempty"`
+}
+
+// address is where an application is reached.
+type address struct {
+	URL       string   `json:"url"`
+	Namespace string   `json:"namespace"`
+	Service   string   `json:"service"`
+	Endpoints int      `json:"endpoints"`
+	Problems  []string `json:"problems,omitempty"`
+}
+
+// addressesOf lists the routes that a browser can open, by address.
+func addressesOf(routes []route.Route) []address {
+	var out []address
+	for _, r := range routes {
+		if r.URL != "" {
+			out = append(out, address{r.URL, r.Namespace, r.Service, r.Endpoints, r.Problems})
+		}
+	}
+	slices.SortFunc(out, func(a, b address) int { return strings.Compare(a.URL+" "+a.Namespace, b.URL+" "+b.Namespace) })
+	return out
 }
 
 // budgetRow is one line of the budget table.
@@ -42,7 +67,7 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "status",
 		Short:   "Show every component, why it is not ready, and its memory",
-		Long:    "Show every component with its state and, where it is not ready, the root cause; then\nthe memory budget and the use of every program. Exit status: 0 everything is ready,\n1 something is not, 3 the platform does not run.",
+		Long:    "Show every component with its state and, where it is not ready, the root cause; the\naddresses of applications; then the memory budget and the use of every program. Exit status: 0 everything is ready,\n1 something is not, 3 the platform does not run.",
 		Example: "  slipway status\n  slipway status --json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -87,6 +112,19 @@ func printStatus(w io.Writer, r report) {
 				fmt.Fprintf(w, "  %-16s %-9s %8s %9s  %s\n", p.Name, "starting", "", "", p.Message)
 			}
 		}
+	}
+	if len(r.Addresses) > 0 {
+		fmt.Fprintf(w, "\n%-42s %-28s %s\n", "ADDRESS", "SERVICE", "")
+	}
+	for _, a := range r.Addresses {
+		note := ""
+		switch {
+		case a.Endpoints == 0:
+			note = "no pod is ready"
+		case len(a.Problems) > 0:
+			note = a.Problems[0]
+		}
+		fmt.Fprintf(w, "%-42s %-28s %s\n", a.URL, a.Namespace+"/"+a.Service, note)
 	}
 	fmt.Fprintf(w, "\n%-18s %10s %10s %10s\n", "MEMORY", "BUDGET", "USE (PSS)", "PEAK")
 	for _, b := range r.Budget {

@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"crypto/tls"
 	"encoding/pem"
 	"fmt"
 	"net"
@@ -351,4 +352,44 @@ func rawAnswer(t *testing.T, request string) string {
 	}
 	defer conn.Close()
 	return exchange(t, conn, request)
+}
+
+// cert-manager's way to a certificate: an Ingress of its own for the challenge,
+// on the host that is redirected to HTTPS, and a Secret that comes later.
+func TestChallengeOfCertManager(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.named("web", "solver")
+	host := "web." + a.ns + ".test"
+	a.yaml(`
+metadata: {name: web, annotations: {cert-manager.io/cluster-issuer: letsencrypt}}
+spec:
+  tls: [{hosts: [web.ID.test], secretName: web-tls}]
+  rules: [{host: web.ID.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+`)
+	a.yaml(`
+metadata: {name: cm-acme-http-solver-x, annotations: {kubernetes.io/ingress.class: slipway, nginx.ingress.kubernetes.io/whitelist-source-range: "0.0.0.0/0,::/0"}}
+spec: {rules: [{host: web.ID.test, http: {paths: [{path: /.well-known/acme-challenge/token, pathType: Exact, backend: {service: {name: solver, port: {number: 80}}}}]}}]}
+`)
+	c := client(t, false)
+	a.answers(c, "http://"+host+"/.well-known/acme-challenge/token", 200)
+	if got := get(t, c, "http://"+host+"/.well-known/acme-challenge/other"); got.status != 308 {
+		t.Errorf("another path: %d", got.status)
+	}
+	certPEM, keyPEM := selfSigned(t, host)
+	_, err := shared.client.CoreV1().Secrets(a.ns).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: a.ns, Name: "web-tls"}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{"tls.crt": certPEM, "tls.key": keyPEM},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the certificate is served and no problem is told any more", func() bool {
+		conn, err := tls.Dial("tcp", shared.https, &tls.Config{ServerName: host, InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].Subject.CommonName == "from a secret" && len(shared.Problems()[a.ns+"/web"]) == 0
+	})
 }
