@@ -1,3 +1,3 @@
-// Package e2e holds the end-to-end tests that start the whole platform. They
+// Package e2e holds the user's promises, shown on the real programs. They
 // are built with the tag e2e and need root.
 package e2e

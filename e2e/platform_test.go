@@ -1,6 +1,5 @@
 //go:build e2e
 
-// Package e2e holds the user's promises, shown on the real programs.
 package e2e
 
 import (
