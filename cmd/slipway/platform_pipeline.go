@@ -33,7 +33,7 @@ func (p *platform) openPipelines(ctx context.Context) error {
 	p.pipelines = e
 	p.access.SetJobTokens(e)
 	p.forge.SetPipelines(e, e)
-	p.forge.SetCISettings(e)
+	p.forge.SetCISettings(projectFields{e, p})
 	rest.Register(p.api, e, p.access)
 	return nil
 }

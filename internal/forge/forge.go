@@ -49,7 +49,8 @@ type CISettings interface {
 	// ProjectFields returns the fields by their names in the API.
 	ProjectFields(ctx context.Context, projectID int64) (map[string]any, error)
 	// ChangeProjectFields changes what decode fills into a struct with the
-	// current values; some fields are for administrators only.
+	// current values; some fields are for administrators only. decode may be
+	// called more than once.
 	ChangeProjectFields(ctx context.Context, projectID int64, admin bool, decode func(any) error) error
 }
 

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -27,11 +29,59 @@ func (h *routes) policy(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	out := policyJSON{Enabled: p.Enabled, Cadence: ageText(p.Cadence), KeepN: p.KeepN, OlderThan: ageText(p.OlderThan), NameRegex: p.NameRegex, KeepRegex: p.KeepRegex}
+	return api.WriteJSON(w, http.StatusOK, p.describe())
+}
+
+func (p Policy) describe() policyJSON {
+	out := policyJSON{Enabled: p.Enabled, Cadence: cadenceText(p.Cadence), KeepN: p.KeepN, OlderThan: ageText(p.OlderThan), NameRegex: p.NameRegex, KeepRegex: p.KeepRegex}
 	if !p.NextRun.IsZero() {
 		out.NextRunAt = &p.NextRun
 	}
-	return api.WriteJSON(w, http.StatusOK, out)
+	return out
+}
+
+// ProjectFields returns what GitLab's project API says of a project's images,
+// by name: the container_expiration_policy.
+func (r *Registry) ProjectFields(ctx context.Context, projectID int64) (map[string]any, error) {
+	p, err := r.Policy(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"container_expiration_policy": p.describe()}, nil
+}
+
+// ChangeProjectFields changes the policy by the member
+// container_expiration_policy_attributes of a request to GitLab's project API,
+// where it has one: decode fills what it is given.
+func (r *Registry) ChangeProjectFields(ctx context.Context, projectID int64, decode func(any) error) error {
+	now, err := r.Policy(ctx, projectID)
+	if err != nil {
+		return err
+	}
+	var in struct {
+		Attributes json.RawMessage `json:"container_expiration_policy_attributes"`
+	}
+	if err := decode(&in); err != nil || len(in.Attributes) == 0 || string(in.Attributes) == "null" {
+		return err
+	}
+	wanted := now.describe()
+	if err := json.Unmarshal(in.Attributes, &wanted); err != nil {
+		return delivery.Errorf(delivery.Invalid, "container_expiration_policy_attributes is invalid: %v", err)
+	}
+	p, err := wanted.policy(projectID)
+	if err != nil {
+		return err
+	}
+	return r.SetPolicy(ctx, p)
+}
+
+// cadenceText writes a cadence as GitLab does: 1d, 7d, 14d, 1month, 3month.
+func cadenceText(d time.Duration) string {
+	const month = 30 * 24 * time.Hour
+	if d == month || d == 3*month {
+		return fmt.Sprintf("%dmonth", d/month)
+	}
+	return ageText(d)
 }
 
 func ageText(d time.Duration) string {
@@ -51,10 +101,15 @@ func (h *routes) decodePolicy(r *api.Request) (Policy, error) {
 	if err != nil {
 		return Policy{}, err
 	}
-	in := policyJSON{Enabled: now.Enabled, Cadence: ageText(now.Cadence), KeepN: now.KeepN, OlderThan: ageText(now.OlderThan), NameRegex: now.NameRegex, KeepRegex: now.KeepRegex}
+	in := now.describe()
 	if err := api.Decode(r, &in); err != nil {
 		return Policy{}, err
 	}
+	return in.policy(r.Project.ID)
+}
+
+// policy reads the ages of a policy.
+func (in policyJSON) policy(projectID int64) (Policy, error) {
 	cadence, err := parseAge(in.Cadence)
 	if err != nil {
 		return Policy{}, delivery.Errorf(delivery.Invalid, "cadence is invalid (use 1d, 7d, 14d, 1month)")
@@ -63,7 +118,7 @@ func (h *routes) decodePolicy(r *api.Request) (Policy, error) {
 	if err != nil {
 		return Policy{}, delivery.Errorf(delivery.Invalid, "older_than is invalid (use 7d, 14d, 30d, 60d, 90d)")
 	}
-	return Policy{ProjectID: r.Project.ID, Enabled: in.Enabled, Cadence: cadence, KeepN: in.KeepN,
+	return Policy{ProjectID: projectID, Enabled: in.Enabled, Cadence: cadence, KeepN: in.KeepN,
 		OlderThan: older, NameRegex: in.NameRegex, KeepRegex: in.KeepRegex}, nil
 }
 

@@ -112,6 +112,35 @@ func TestREST(t *testing.T) {
 	}
 }
 
+// TestProjectFields: the policy as GitLab's project API has it.
+func TestProjectFields(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	project := f.people.add("g/app", delivery.Private)
+	change := func(body string) error {
+		return f.ChangeProjectFields(t.Context(), project.ID, func(v any) error { return json.Unmarshal([]byte(body), v) })
+	}
+	if err := change(`{"container_expiration_policy_attributes":{"enabled":true,"cadence":"1month","keep_n":5,"older_than":"14d","name_regex":".*","name_regex_keep":"v.+"}}`); err != nil {
+		t.Fatal(err)
+	}
+	for body, want := range map[string]string{
+		`{"description":"x"}`: "",
+		`{"container_expiration_policy_attributes":{"cadence":"often"}}`:  "cadence is invalid",
+		`{"container_expiration_policy_attributes":{"keep_n":"many"}}`:    "container_expiration_policy_attributes is invalid",
+		`{"container_expiration_policy_attributes":{"name_regex":"("}}`:   "not valid",
+		`{"container_expiration_policy_attributes":{"older_than":"30d"}}`: "",
+	} {
+		if err := change(body); err == nil && want != "" || err != nil && (want == "" || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+	fields, err := f.ProjectFields(t.Context(), project.ID)
+	raw, _ := json.Marshal(fields)
+	if err != nil || !strings.Contains(string(raw), `"enabled":true,"cadence":"1month","keep_n":5,"older_than":"30d","name_regex":".*","name_regex_keep":"v.+"`) {
+		t.Errorf("%s, %v", raw, err)
+	}
+}
+
 // TestSkopeo uses a client of another family than the other tests'.
 func TestSkopeo(t *testing.T) {
 	t.Parallel()

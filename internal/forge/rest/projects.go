@@ -315,7 +315,9 @@ func (h *handlers) changeCI(r *api.Request, projectID int64) error {
 		return nil
 	}
 	admin := r.Who.User != nil && r.Who.User.Admin
-	return ci.ChangeProjectFields(r.Context(), projectID, admin, func(v any) error { return api.Decode(r, v) })
+	return ci.ChangeProjectFields(r.Context(), projectID, admin, func(v any) error {
+		return twice(r, func() error { return api.Decode(r, v) })
+	})
 }
 
 func (h *handlers) createProject(w http.ResponseWriter, r *api.Request) error {
