@@ -63,21 +63,35 @@ var metricsSpans = []struct {
 }{{15, "15 minutes"}, {60, "1 hour"}, {360, "6 hours"}, {1440, "1 day"}, {10080, "7 days"}}
 
 type metricsView struct {
-	Query    string
+	Queries  []metricsQuery // at least one, maybe empty
+	More     bool           // another expression may be added
 	Unit     string
 	Minutes  int
+	End      string // as a field datetime-local writes it, in UTC; empty for now
+	EndAt    int64  // seconds; 0 for now
+	Step     int    // seconds; 0 for one that fits
 	Spans    any
 	Examples []metricsExample
-	Error    string
-	Result   observe.Result
-	Rows     []metricsRow
-	More     int // series that are not shown
+	Asked    bool
+}
+
+// metricsQuery is one expression with its answer.
+type metricsQuery struct {
+	Query  string
+	Error  string
+	Result observe.Result
+	Rows   []metricsRow
+	More   int // series that are not shown
 }
 
 type metricsRow struct{ Labels, Value string }
 
-// metricsRows is how many series the table shows.
-const metricsRows = 100
+// metricsRows is how many series the table shows; metricsQueries how many
+// expressions one page takes.
+const (
+	metricsRows    = 100
+	metricsQueries = 6
+)
 
 // metricsPage evaluates a query and plots it. The table is made here, so that
 // the page answers without JavaScript too.
@@ -85,23 +99,42 @@ func (s *Server) metricsPage(w http.ResponseWriter, r *Request) error {
 	if !r.Who.Signed() {
 		return signInFirst()
 	}
-	v := metricsView{Query: strings.TrimSpace(r.FormValue("query")), Unit: r.FormValue("unit"), Minutes: 60, Spans: metricsSpans, Examples: metricsExamples}
+	v := metricsView{Unit: r.FormValue("unit"), Minutes: 60, Spans: metricsSpans, Examples: metricsExamples}
 	if n, err := strconv.Atoi(r.FormValue("minutes")); err == nil && n > 0 && n <= 60*24*90 {
 		v.Minutes = n
 	}
-	if v.Query != "" {
-		result, err := s.Metrics.Query(r.Context(), v.Query, time.Now())
-		if err != nil {
-			v.Error = err.Error() // PromQL's own words name the place
-		}
-		v.Result = result
-		v.Rows = rowsOf(result)
-		if len(v.Rows) > metricsRows {
-			v.More = len(v.Rows) - metricsRows
-			v.Rows = v.Rows[:metricsRows]
+	if n, err := strconv.Atoi(r.FormValue("step")); err == nil && n > 0 && n <= 24*3600 {
+		v.Step = n
+	}
+	at := time.Now()
+	if t, err := time.Parse("2006-01-02T15:04", r.FormValue("end")); err == nil {
+		at, v.End, v.EndAt = t, r.FormValue("end"), t.Unix()
+	}
+	for _, expr := range r.Form["query"] {
+		if expr = strings.TrimSpace(expr); expr != "" && len(v.Queries) < metricsQueries {
+			v.Queries = append(v.Queries, s.metricsAnswer(r.Context(), expr, at))
 		}
 	}
+	v.Asked = len(v.Queries) > 0
+	if !v.Asked || r.FormValue("add") != "" && len(v.Queries) < metricsQueries {
+		v.Queries = append(v.Queries, metricsQuery{})
+	}
+	v.More = len(v.Queries) < metricsQueries
 	return s.render(w, r, http.StatusOK, "metrics", Page{Title: "Metrics", Active: "metrics", Wide: true, Data: v})
+}
+
+func (s *Server) metricsAnswer(ctx context.Context, expr string, at time.Time) metricsQuery {
+	q := metricsQuery{Query: expr}
+	result, err := s.Metrics.Query(ctx, expr, at)
+	if err != nil {
+		q.Error = err.Error() // PromQL's own words name the place
+		return q
+	}
+	q.Result, q.Rows = result, rowsOf(result)
+	if len(q.Rows) > metricsRows {
+		q.More, q.Rows = len(q.Rows)-metricsRows, q.Rows[:metricsRows]
+	}
+	return q
 }
 
 func rowsOf(result observe.Result) []metricsRow {

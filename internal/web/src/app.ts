@@ -127,6 +127,7 @@ document.querySelectorAll<HTMLFormElement>("form[data-resubmit]").forEach((form)
 // Larger parts, each loaded where its element is: the chart, the job log.
 const parts: Record<string, () => Promise<{ start: (element: HTMLElement) => void }>> = {
   chart: () => import("./chart"),
+  promql: () => import("./promql"),
   "ci-log": () => import("./ci_log"),
   "ci-rows": () => import("./ci_rows"),
   "ci-editor": () => import("./ci_editor"),

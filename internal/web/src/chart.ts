@@ -21,23 +21,37 @@ export function start(element: HTMLElement): void {
     return;
   }
   void draw(element);
+  element.addEventListener("dblclick", () => {
+    if (zoomed.delete(element)) void draw(element);
+  });
   if (element.dataset.every) setInterval(() => void draw(element), Number(element.dataset.every));
 }
 
 const charts = new WeakMap<HTMLElement, uPlot>();
 
+// The time that was marked in a chart, in seconds; a double click undoes it.
+const zoomed = new WeakMap<HTMLElement, [number, number]>();
+
+// mostSeries is how many series one chart shows.
+const mostSeries = 40;
+
 async function draw(element: HTMLElement): Promise<void> {
   const minutes = Number(element.dataset.minutes ?? "60");
-  const end = Math.floor(Date.now() / 1000);
-  const begin = end - minutes * 60;
-  const step = Math.max(5, Math.ceil((minutes * 60) / 240));
+  const zoom = zoomed.get(element);
+  const end = zoom?.[1] ?? Number(element.dataset.end || Math.floor(Date.now() / 1000));
+  const begin = zoom?.[0] ?? end - minutes * 60;
+  // At most 11,000 points, as the API has it; by default one for each 4 pixels or so.
+  const step = Math.max(zoom ? 1 : 5, Math.ceil((end - begin) / (element.dataset.step && !zoom ? 11000 : 240)), zoom ? 0 : Number(element.dataset.step || "0"));
   const body = new URLSearchParams({ query: element.dataset.query ?? "", start: String(begin), end: String(end), step: String(step) });
   let series: Series[];
+  let answerNotes = "";
   try {
     const response = await fetch("/prometheus/api/v1/query_range", { method: "POST", body });
+    if (response.status === 401) throw new Error("you are no longer signed in");
     const answer = await response.json();
     if (answer.status !== "success") throw new Error(answer.error ?? response.statusText);
     series = answer.data.result as Series[];
+    answerNotes = [...(answer.warnings ?? []), ...(answer.infos ?? [])].join(" ");
   } catch (problem) {
     say(element, `The query failed: ${(problem as Error).message}`);
     return;
@@ -48,7 +62,7 @@ async function draw(element: HTMLElement): Promise<void> {
   }
   const times: number[] = [];
   for (let t = begin; t <= end; t += step) times.push(t);
-  const columns = series.slice(0, 40).map((one) => {
+  const columns = series.slice(0, mostSeries).map((one) => {
     const at = new Map(one.values.map(([t, v]) => [Math.round((t - begin) / step), Number(v)]));
     return times.map((_, i) => {
       const v = at.get(i);
@@ -66,14 +80,35 @@ async function draw(element: HTMLElement): Promise<void> {
   const options: uPlot.Options = {
     width: element.clientWidth || 600,
     height: Number(element.dataset.height ?? "240"),
+    hooks: {
+      setSelect: [
+        (u: uPlot) => {
+          if (u.select.width < 8) return;
+          const [from, to] = [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")];
+          if (to - from < 10) return;
+          zoomed.set(element, [Math.floor(from), Math.ceil(to)]);
+          void draw(element);
+        },
+      ],
+    },
+    cursor: { drag: { x: true, y: false, setScale: false } },
     axes: [axis, { ...axis, size: 64, values: (_u: uPlot, splits: number[]) => splits.map((v) => format(v, unit)) }],
     series: [
       {},
-      ...series.slice(0, 40).map((one, i) => ({ label: name(one.metric), stroke: palette[i % palette.length], width: 1.5, value: (_u: uPlot, v: number | null) => (v === null ? "–" : format(v, unit)) })),
+      ...series.slice(0, mostSeries).map((one, i) => ({ label: name(one.metric), stroke: palette[i % palette.length], width: 1.5, value: (_u: uPlot, v: number | null) => (v === null ? "–" : format(v, unit)) })),
       ...(limit === undefined ? [] : [{ label: "limit", stroke: style.getPropertyValue("--bad"), dash: [6, 4], width: 1 }]),
     ],
   };
   charts.set(element, new uPlot(options, data, element));
+  const note = document.createElement("p");
+  note.className = "dim";
+  const hidden = series.length - mostSeries;
+  note.textContent = [
+    hidden > 0 ? `${hidden.toLocaleString()} more series are not drawn; aggregate them, for instance with topk(20, …).` : "",
+    zoom ? "Double click shows the whole time again." : "",
+    answerNotes,
+  ].filter(Boolean).join(" ");
+  if (note.textContent) element.append(note);
 }
 
 function drawPoints(element: HTMLElement): void {
