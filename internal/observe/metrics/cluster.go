@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,8 @@ const (
 	// settle is how long a change of monitors waits for others that come with
 	// it: applying a configuration touches every scrape loop.
 	settle = 500 * time.Millisecond
+	// secretsAgain is how often the Secrets that monitors name are read.
+	secretsAgain = time.Minute
 )
 
 // cluster follows one Kubernetes cluster: its targets, its monitors and its
@@ -44,6 +47,8 @@ type session struct {
 	dirty      chan struct{}
 	monitors   map[string]cache.SharedIndexInformer // by resource; nil before the CRDs exist
 	state      *kubeState
+	secrets    atomic.Bool      // a monitor reads a Secret
+	told       map[Problem]bool // what was written as events
 }
 
 func newCluster(m *Metrics) *cluster {
@@ -152,6 +157,7 @@ func (s *session) apply(ctx context.Context) {
 	if err := s.c.m.reload(ctx); err != nil {
 		s.c.m.log.Error("the targets were not applied", "err", err)
 	}
+	s.tell(ctx)
 }
 
 // probe asks whether the API server answers.
@@ -182,11 +188,17 @@ func (s *session) waitForAPI(ctx context.Context) bool {
 func (s *session) watchHealth(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
+	read := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case now := <-tick.C:
+			// Secrets are not watched: those of the monitors are read again.
+			if s.secrets.Load() && now.Sub(read) >= secretsAgain {
+				read = now
+				s.touch()
+			}
 		}
 		if err := s.probe(ctx); ctx.Err() == nil {
 			s.c.setCause(err)

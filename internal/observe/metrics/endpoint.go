@@ -25,12 +25,42 @@ type endpointOptions struct {
 	interval, timeout              monitoringv1.Duration
 	honorLabels                    bool
 	honorTimestamps, filterRunning *bool
+	trackStaleness                 *bool
 	relabelings, metricRelabelings []monitoringv1.RelabelConfig
 	http                           monitoringv1.HTTPConfigWithoutTLS
 	tls                            *monitoringv1.SafeTLSConfig
 	files                          string // names of files, which are refused
-	proxyURL                       *string
-	sampleLimit, targetLimit       *uint64
+	proxy                          monitoringv1.ProxyConfig
+	limits                         monitorLimits
+}
+
+// monitorLimits is what a whole monitor says of the scrapes of its endpoints.
+type monitorLimits struct {
+	samples, targets, labels, names, values, dropped *uint64
+	body                                             *monitoringv1.ByteSize
+	protocols                                        []monitoringv1.ScrapeProtocol
+	fallback                                         *monitoringv1.ScrapeProtocol
+}
+
+// apply sets the limits that are given.
+func (l monitorLimits) apply(c object) {
+	for key, v := range map[string]*uint64{
+		"sample_limit": l.samples, "target_limit": l.targets, "label_limit": l.labels,
+		"label_name_length_limit": l.names, "label_value_length_limit": l.values, "keep_dropped_targets": l.dropped,
+	} {
+		if v != nil && *v > 0 {
+			c[key] = *v
+		}
+	}
+	if l.body != nil && *l.body != "" {
+		c["body_size_limit"] = string(*l.body)
+	}
+	if len(l.protocols) > 0 {
+		c["scrape_protocols"] = l.protocols
+	}
+	if l.fallback != nil && *l.fallback != "" {
+		c["fallback_scrape_protocol"] = *l.fallback
+	}
 }
 
 // endpoint completes a scrape configuration, whose relabel_configs hold the
@@ -38,9 +68,6 @@ type endpointOptions struct {
 func (s *session) endpoint(c object, namespace string, o endpointOptions) error {
 	if o.files != "" {
 		return errors.New("files of the server may not be read by a monitor; use a Secret")
-	}
-	if o.http.OAuth2 != nil {
-		return errors.New("oauth2 is not supported")
 	}
 	relabel := c["relabel_configs"].([]object)
 	if o.filterRunning == nil || *o.filterRunning {
@@ -60,19 +87,18 @@ func (s *session) endpoint(c object, namespace string, o endpointOptions) error 
 		c["params"] = o.params
 	}
 	c["honor_labels"] = o.honorLabels
-	for key, v := range map[string]*bool{"honor_timestamps": o.honorTimestamps, "follow_redirects": o.http.FollowRedirects, "enable_http2": o.http.EnableHTTP2} {
+	for key, v := range map[string]*bool{"honor_timestamps": o.honorTimestamps, "track_timestamps_staleness": o.trackStaleness, "follow_redirects": o.http.FollowRedirects, "enable_http2": o.http.EnableHTTP2} {
 		if v != nil {
 			c[key] = *v
 		}
 	}
-	if o.proxyURL != nil && *o.proxyURL != "" {
-		c["proxy_url"] = *o.proxyURL
-	}
-	for key, v := range map[string]*uint64{"sample_limit": o.sampleLimit, "target_limit": o.targetLimit} {
-		if v != nil && *v > 0 {
-			c[key] = *v
+	if o.proxy.ProxyURL != nil && *o.proxy.ProxyURL != "" {
+		c["proxy_url"] = *o.proxy.ProxyURL
+		if o.proxy.NoProxy != nil {
+			c["no_proxy"] = *o.proxy.NoProxy
 		}
 	}
+	o.limits.apply(c)
 	if err := s.times(c, o); err != nil {
 		return err
 	}
@@ -142,40 +168,86 @@ func (s *session) authentication(c object, namespace string, o endpointOptions) 
 		}
 		c["authorization"] = object{"credentials": v}
 	}
+	if a := o.http.OAuth2; a != nil {
+		v, err := s.oauth2(namespace, a)
+		if err != nil {
+			return fmt.Errorf("oauth2.%w", err)
+		}
+		c["oauth2"] = v
+	}
 	if o.tls == nil {
 		return nil
 	}
+	t, err := s.tls(namespace, o.tls)
+	if err != nil {
+		return fmt.Errorf("tlsConfig.%w", err)
+	}
+	c["tls_config"] = t
+	return nil
+}
+
+// oauth2 is the client's side of a token endpoint.
+func (s *session) oauth2(namespace string, a *monitoringv1.OAuth2) (object, error) {
+	id, err := s.secretOrConfigMap(namespace, a.ClientID)
+	if err != nil {
+		return nil, fmt.Errorf("clientId: %w", err)
+	}
+	secret, err := s.secret(namespace, &a.ClientSecret)
+	if err != nil {
+		return nil, fmt.Errorf("clientSecret: %w", err)
+	}
+	out := object{"client_id": id, "client_secret": secret, "token_url": string(a.TokenURL)}
+	if len(a.Scopes) > 0 {
+		out["scopes"] = a.Scopes
+	}
+	if len(a.EndpointParams) > 0 {
+		out["endpoint_params"] = a.EndpointParams
+	}
+	if a.TLSConfig != nil {
+		if out["tls_config"], err = s.tls(namespace, a.TLSConfig); err != nil {
+			return nil, fmt.Errorf("tlsConfig.%w", err)
+		}
+	}
+	return out, nil
+}
+
+func (s *session) tls(namespace string, c *monitoringv1.SafeTLSConfig) (object, error) {
 	t := object{}
-	if o.tls.ServerName != nil {
-		t["server_name"] = *o.tls.ServerName
+	if c.ServerName != nil {
+		t["server_name"] = *c.ServerName
 	}
-	if o.tls.InsecureSkipVerify != nil {
-		t["insecure_skip_verify"] = *o.tls.InsecureSkipVerify
+	if c.InsecureSkipVerify != nil {
+		t["insecure_skip_verify"] = *c.InsecureSkipVerify
 	}
-	for key, ref := range map[string]monitoringv1.SecretOrConfigMap{"ca": o.tls.CA, "cert": o.tls.Cert} {
+	for key, v := range map[string]*monitoringv1.TLSVersion{"min_version": c.MinVersion, "max_version": c.MaxVersion} {
+		if v != nil && *v != "" {
+			t[key] = *v
+		}
+	}
+	for key, ref := range map[string]monitoringv1.SecretOrConfigMap{"ca": c.CA, "cert": c.Cert} {
 		v, err := s.secretOrConfigMap(namespace, ref)
 		if err != nil {
-			return fmt.Errorf("tlsConfig.%s: %w", key, err)
+			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 		if v != "" {
 			t[key] = v
 		}
 	}
-	if o.tls.KeySecret != nil {
-		v, err := s.secret(namespace, o.tls.KeySecret)
+	if c.KeySecret != nil {
+		v, err := s.secret(namespace, c.KeySecret)
 		if err != nil {
-			return fmt.Errorf("tlsConfig.keySecret: %w", err)
+			return nil, fmt.Errorf("keySecret: %w", err)
 		}
 		t["key"] = v
 	}
-	c["tls_config"] = t
-	return nil
+	return t, nil
 }
 
 func (s *session) secret(namespace string, ref *corev1.SecretKeySelector) (string, error) {
 	if ref.Name == "" {
 		return "", nil
 	}
+	s.secrets.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), secretTimeout)
 	defer cancel()
 	secret, err := s.client.CoreV1().Secrets(namespace).Get(ctx, ref.Name, metav1.GetOptions{})
@@ -255,16 +327,6 @@ func alternatives(values []string) string {
 		quoted[i] = regexp.QuoteMeta(v)
 	}
 	return strings.Join(quoted, "|")
-}
-
-func endpointLabel(port, targetPort string) []object {
-	if port == "" {
-		port = targetPort
-	}
-	if port == "" {
-		return nil
-	}
-	return []object{{"target_label": "endpoint", "replacement": port, "action": "replace"}}
 }
 
 // relabelings passes user relabelling on.

@@ -106,37 +106,42 @@ func (s *session) annotationJobs() []job {
 			{"regex": "__meta_kubernetes_" + kind + "_annotation_prometheus_io_param_(.+)", "replacement": "__param_$1", "action": "labelmap"},
 			setLabel("namespace", "", "", "__meta_kubernetes_namespace"),
 			setLabel("pod", "", "", "__meta_kubernetes_pod_name"),
-			setLabel("revision", "", "", "__meta_kubernetes_pod_label_pod_template_hash"),
-			setLabel("revision", "(.+)", "$1", "__meta_kubernetes_pod_label_rollouts_pod_template_hash"),
+			revisionLabels()[0], revisionLabels()[1],
 			{"source_labels": []string{"__meta_kubernetes_pod_phase"}, "regex": "Pending|Succeeded|Failed|Completed", "action": "drop"},
 		}
 	}
-	// A pod with several container ports and no /port annotation is scraped on
-	// the first port only, not on all of them.
+	// Without the port's annotation each container port is a target. With it
+	// all lead to the same address: they stay one target for having no label
+	// that differs. The job is the workload's name, without the ReplicaSet's hash.
+	controller := []string{"__meta_kubernetes_namespace", "__meta_kubernetes_pod_controller_kind", "__meta_kubernetes_pod_controller_name"}
 	pods := append(common("pod"),
 		object{"source_labels": []string{"__meta_kubernetes_pod_container_init"}, "regex": "true", "action": "drop"},
-		setLabel("container", "", "", "__meta_kubernetes_pod_container_name"),
-		setLabel("job", "", "$1/$2", "__meta_kubernetes_namespace", "__meta_kubernetes_pod_controller_name"),
+		object{"source_labels": []string{"__meta_kubernetes_pod_annotation_prometheus_io_port", "__meta_kubernetes_pod_container_name"}, "regex": ";(.+)", "replacement": "$1", "target_label": "container", "action": "replace"},
+		object{"source_labels": controller, "regex": "(.+);.+;(.+)", "replacement": "$1/$2", "target_label": "job", "action": "replace"},
+		object{"source_labels": controller, "regex": "(.+);ReplicaSet;(.+)-[a-z0-9]+", "replacement": "$1/$2", "target_label": "job", "action": "replace"},
 	)
-	pods[len(pods)-1]["regex"] = "(.+);(.+)"
 	services := append(common("service"),
 		keepLabel("__meta_kubernetes_endpointslice_endpoint_conditions_ready", "true"),
 		setLabel("service", "", "", "__meta_kubernetes_service_name"),
 		setLabel("job", "", "", "__meta_kubernetes_service_name"),
 	)
 	return []job{
-		{config: s.limited(object{"job_name": "annotations/pods", "kubernetes_sd_configs": s.discover("pod"), "relabel_configs": pods})},
-		{config: s.limited(object{"job_name": "annotations/services", "kubernetes_sd_configs": s.discover("endpointslice"), "relabel_configs": services})},
+		{config: s.limited(object{"job_name": "annotations/pods", "kubernetes_sd_configs": s.discover("pod"), "relabel_configs": pods, "fallback_scrape_protocol": fallbackProtocol})},
+		{config: s.limited(object{"job_name": "annotations/services", "kubernetes_sd_configs": s.discover("endpointslice"), "relabel_configs": services, "fallback_scrape_protocol": fallbackProtocol})},
 	}
 }
 
+// fallbackProtocol reads the answers of applications that give no content
+// type, which Prometheus else refuses and annotations cannot say.
+const fallbackProtocol = "PrometheusText0.0.4"
+
 // limited keeps an application within the budget.
 func (s *session) limited(c object) object {
-	if c["sample_limit"] == nil {
-		c["sample_limit"] = s.c.m.cfg.SampleLimit
+	budget := object{"sample_limit": s.c.m.cfg.SampleLimit, "label_limit": 64, "label_value_length_limit": 2048, "body_size_limit": "10MB"}
+	for key, v := range budget {
+		if c[key] == nil {
+			c[key] = v
+		}
 	}
-	c["label_limit"] = 64
-	c["label_value_length_limit"] = 2048
-	c["body_size_limit"] = "10MB"
 	return c
 }

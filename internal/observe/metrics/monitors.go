@@ -122,72 +122,54 @@ func objectKey(o any) string {
 	return m.GetNamespace() + "/" + m.GetName()
 }
 
-// serviceMonitor makes one scrape configuration per endpoint, with the labels
-// that the Prometheus operator gives (pkg/prometheus/promcfg.go).
-func (s *session) serviceMonitor(sm *monitoringv1.ServiceMonitor) ([]object, error) {
+// monitor is what ServiceMonitors and PodMonitors share.
+type monitor struct {
+	kind, namespace, name string
+	role                  string // of the discovery
+	selected              string // what the selector selects: service or pod
+	namespaces            monitoringv1.NamespaceSelector
+	selector              metav1.LabelSelector
+	attach                *monitoringv1.AttachMetadata
+	podLabels             []string
+	jobLabel              string
+	limits                monitorLimits
+}
+
+// jobs makes one scrape configuration per endpoint, with the labels that the
+// Prometheus operator gives (pkg/prometheus/promcfg.go). Endpoint i keeps its
+// port and tells its options; the labels of the object come after the pod's.
+func (s *session) jobs(m monitor, endpoints int, endpoint func(i int) (port []object, own []object, label string, o endpointOptions)) ([]object, error) {
+	sel, err := selector(m.selected, m.selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector: %w", err)
+	}
 	var out []object
 	var errs []error
-	for i := range sm.Spec.Endpoints {
-		ep := &sm.Spec.Endpoints[i]
-		c := object{
-			"job_name":              fmt.Sprintf("serviceMonitor/%s/%s/%d", sm.Namespace, sm.Name, i),
-			"kubernetes_sd_configs": s.discover("endpointslice"),
-		}
-		relabel := namespaces(sm.Namespace, sm.Spec.NamespaceSelector)
-		sel, err := selector("service", sm.Spec.Selector)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("selector: %w", err))
-			continue
-		}
-		relabel = append(relabel, sel...)
-		targetPort := ""
-		if ep.TargetPort != nil {
-			targetPort = ep.TargetPort.String()
-		}
-		switch {
-		case ep.Port != "":
-			relabel = append(relabel, keepLabel("__meta_kubernetes_endpointslice_port_name", regexp.QuoteMeta(ep.Port)))
-		case ep.TargetPort != nil && ep.TargetPort.StrVal != "":
-			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_name", regexp.QuoteMeta(targetPort)))
-		case ep.TargetPort != nil && ep.TargetPort.IntVal != 0:
-			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_number", targetPort))
-		}
-		relabel = append(relabel,
-			object{"source_labels": []string{"__meta_kubernetes_endpointslice_address_target_kind", "__meta_kubernetes_endpointslice_address_target_name"}, "regex": "Node;(.*)", "target_label": "node", "action": "replace"},
-			object{"source_labels": []string{"__meta_kubernetes_endpointslice_address_target_kind", "__meta_kubernetes_endpointslice_address_target_name"}, "regex": "Pod;(.*)", "target_label": "pod", "action": "replace"},
-			setLabel("namespace", "", "", "__meta_kubernetes_namespace"),
-			setLabel("service", "", "", "__meta_kubernetes_service_name"),
-			setLabel("pod", "(.+)", "$1", "__meta_kubernetes_pod_name"),
-			setLabel("container", "", "", "__meta_kubernetes_pod_container_name"),
-			setLabel("revision", "", "", "__meta_kubernetes_pod_label_pod_template_hash"),
-			setLabel("revision", "(.+)", "$1", "__meta_kubernetes_pod_label_rollouts_pod_template_hash"),
-		)
-		for _, l := range sm.Spec.TargetLabels {
-			relabel = append(relabel, setLabel(labelName(l), "(.+)", "$1", "__meta_kubernetes_service_label_"+labelName(l)))
-		}
-		for _, l := range sm.Spec.PodTargetLabels {
+	for i := range endpoints {
+		port, own, label, opts := endpoint(i)
+		relabel := append(namespaces(m.namespace, m.namespaces), sel...)
+		relabel = append(relabel, port...)
+		relabel = append(relabel, own...)
+		relabel = append(relabel, revisionLabels()...)
+		for _, l := range m.podLabels {
 			relabel = append(relabel, setLabel(labelName(l), "(.+)", "$1", "__meta_kubernetes_pod_label_"+labelName(l)))
 		}
-		relabel = append(relabel, setLabel("job", "", "", "__meta_kubernetes_service_name"))
-		if sm.Spec.JobLabel != "" {
-			relabel = append(relabel, setLabel("job", "(.+)", "$1", "__meta_kubernetes_service_label_"+labelName(sm.Spec.JobLabel)))
+		if m.jobLabel != "" {
+			relabel = append(relabel, setLabel("job", "(.+)", "$1", "__meta_kubernetes_"+m.selected+"_label_"+labelName(m.jobLabel)))
 		}
-		relabel = append(relabel, endpointLabel(ep.Port, targetPort)...)
-		c["relabel_configs"] = relabel
-		opts := endpointOptions{
-			path: ep.Path, scheme: ep.Scheme, params: ep.Params, interval: ep.Interval, timeout: ep.ScrapeTimeout,
-			honorLabels: ep.HonorLabels, honorTimestamps: ep.HonorTimestamps, filterRunning: ep.FilterRunning,
-			relabelings: ep.RelabelConfigs, metricRelabelings: ep.MetricRelabelConfigs,
-			http: ep.HTTPConfigWithoutTLS, proxyURL: ep.ProxyURL,
-			sampleLimit: sm.Spec.SampleLimit, targetLimit: sm.Spec.TargetLimit,
+		if label != "" {
+			relabel = append(relabel, object{"target_label": "endpoint", "replacement": label, "action": "replace"})
 		}
-		if ep.TLSConfig != nil {
-			opts.tls = &ep.TLSConfig.SafeTLSConfig
-			opts.files = ep.TLSConfig.CAFile + ep.TLSConfig.CertFile + ep.TLSConfig.KeyFile
+		c := object{
+			"job_name":              fmt.Sprintf("%s/%s/%s/%d", m.kind, m.namespace, m.name, i),
+			"kubernetes_sd_configs": s.discover(m.role),
+			"relabel_configs":       relabel,
 		}
-		//lint:ignore SA1019 deprecated upstream, still written
-		opts.files += ep.BearerTokenFile
-		if err := s.endpoint(c, sm.Namespace, opts); err != nil {
+		if m.attach != nil && m.attach.Node != nil && *m.attach.Node {
+			c["kubernetes_sd_configs"].([]object)[0]["attach_metadata"] = object{"node": true}
+		}
+		opts.limits = m.limits
+		if err := s.endpoint(c, m.namespace, opts); err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %d: %w", i, err))
 			continue
 		}
@@ -196,65 +178,109 @@ func (s *session) serviceMonitor(sm *monitoringv1.ServiceMonitor) ([]object, err
 	return out, errors.Join(errs...)
 }
 
-// podMonitor makes one scrape configuration per endpoint.
+// revisionLabels tell a canary from the stable version, for Deployments and
+// for Rollouts.
+func revisionLabels() []object {
+	return []object{
+		setLabel("revision", "", "", "__meta_kubernetes_pod_label_pod_template_hash"),
+		setLabel("revision", "(.+)", "$1", "__meta_kubernetes_pod_label_rollouts_pod_template_hash"),
+	}
+}
+
+// portNamed and portNumbered keep the pods' ports of a name or a number.
+func portNamed(name string) []object {
+	return []object{keepLabel("__meta_kubernetes_pod_container_port_name", regexp.QuoteMeta(name))}
+}
+
+func portNumbered(number string) []object {
+	return []object{keepLabel("__meta_kubernetes_pod_container_port_number", number)}
+}
+
+func (s *session) serviceMonitor(sm *monitoringv1.ServiceMonitor) ([]object, error) {
+	m := monitor{
+		kind: "serviceMonitor", namespace: sm.Namespace, name: sm.Name, role: "endpointslice", selected: "service",
+		namespaces: sm.Spec.NamespaceSelector, selector: sm.Spec.Selector, attach: sm.Spec.AttachMetadata, podLabels: sm.Spec.PodTargetLabels, jobLabel: sm.Spec.JobLabel,
+		limits: monitorLimits{
+			samples: sm.Spec.SampleLimit, targets: sm.Spec.TargetLimit, labels: sm.Spec.LabelLimit, names: sm.Spec.LabelNameLengthLimit, values: sm.Spec.LabelValueLengthLimit,
+			dropped: sm.Spec.KeepDroppedTargets, body: sm.Spec.BodySizeLimit, protocols: sm.Spec.ScrapeProtocols, fallback: sm.Spec.FallbackScrapeProtocol,
+		},
+	}
+	return s.jobs(m, len(sm.Spec.Endpoints), func(i int) ([]object, []object, string, endpointOptions) {
+		ep := &sm.Spec.Endpoints[i]
+		var port []object
+		label := ep.Port
+		switch {
+		case ep.Port != "":
+			port = []object{keepLabel("__meta_kubernetes_endpointslice_port_name", regexp.QuoteMeta(ep.Port))}
+		case ep.TargetPort != nil && ep.TargetPort.StrVal != "":
+			port, label = portNamed(ep.TargetPort.StrVal), ep.TargetPort.StrVal
+		case ep.TargetPort != nil && ep.TargetPort.IntVal != 0:
+			port, label = portNumbered(ep.TargetPort.String()), ep.TargetPort.String()
+		}
+		target := []string{"__meta_kubernetes_endpointslice_address_target_kind", "__meta_kubernetes_endpointslice_address_target_name"}
+		own := []object{
+			{"source_labels": target, "regex": "Node;(.*)", "target_label": "node", "action": "replace"},
+			{"source_labels": target, "regex": "Pod;(.*)", "target_label": "pod", "action": "replace"},
+			setLabel("namespace", "", "", "__meta_kubernetes_namespace"),
+			setLabel("service", "", "", "__meta_kubernetes_service_name"),
+			setLabel("pod", "(.+)", "$1", "__meta_kubernetes_pod_name"),
+			setLabel("container", "", "", "__meta_kubernetes_pod_container_name"),
+		}
+		for _, l := range sm.Spec.TargetLabels {
+			own = append(own, setLabel(labelName(l), "(.+)", "$1", "__meta_kubernetes_service_label_"+labelName(l)))
+		}
+		own = append(own, setLabel("job", "", "", "__meta_kubernetes_service_name"))
+		opts := endpointOptions{
+			path: ep.Path, scheme: ep.Scheme, params: ep.Params, interval: ep.Interval, timeout: ep.ScrapeTimeout,
+			honorLabels: ep.HonorLabels, honorTimestamps: ep.HonorTimestamps, trackStaleness: ep.TrackTimestampsStaleness, filterRunning: ep.FilterRunning,
+			relabelings: ep.RelabelConfigs, metricRelabelings: ep.MetricRelabelConfigs, http: ep.HTTPConfigWithoutTLS, proxy: ep.ProxyConfig,
+		}
+		if ep.TLSConfig != nil {
+			opts.tls = &ep.TLSConfig.SafeTLSConfig
+			opts.files = ep.TLSConfig.CAFile + ep.TLSConfig.CertFile + ep.TLSConfig.KeyFile
+		}
+		//lint:ignore SA1019 deprecated upstream, still written
+		opts.files += ep.BearerTokenFile
+		return port, own, label, opts
+	})
+}
+
 func (s *session) podMonitor(pm *monitoringv1.PodMonitor) ([]object, error) {
-	var out []object
-	var errs []error
-	for i := range pm.Spec.PodMetricsEndpoints {
+	m := monitor{
+		kind: "podMonitor", namespace: pm.Namespace, name: pm.Name, role: "pod", selected: "pod",
+		namespaces: pm.Spec.NamespaceSelector, selector: pm.Spec.Selector, attach: pm.Spec.AttachMetadata, podLabels: pm.Spec.PodTargetLabels, jobLabel: pm.Spec.JobLabel,
+		limits: monitorLimits{
+			samples: pm.Spec.SampleLimit, targets: pm.Spec.TargetLimit, labels: pm.Spec.LabelLimit, names: pm.Spec.LabelNameLengthLimit, values: pm.Spec.LabelValueLengthLimit,
+			dropped: pm.Spec.KeepDroppedTargets, body: pm.Spec.BodySizeLimit, protocols: pm.Spec.ScrapeProtocols, fallback: pm.Spec.FallbackScrapeProtocol,
+		},
+	}
+	return s.jobs(m, len(pm.Spec.PodMetricsEndpoints), func(i int) ([]object, []object, string, endpointOptions) {
 		ep := &pm.Spec.PodMetricsEndpoints[i]
-		c := object{
-			"job_name":              fmt.Sprintf("podMonitor/%s/%s/%d", pm.Namespace, pm.Name, i),
-			"kubernetes_sd_configs": s.discover("pod"),
-		}
-		relabel := namespaces(pm.Namespace, pm.Spec.NamespaceSelector)
-		sel, err := selector("pod", pm.Spec.Selector)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("selector: %w", err))
-			continue
-		}
-		relabel = append(relabel, sel...)
-		port := ""
+		var port []object
+		label := ""
+		//lint:ignore SA1019 deprecated upstream, still written
+		target := ep.TargetPort
 		switch {
 		case ep.Port != nil && *ep.Port != "":
-			port = *ep.Port
-			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_name", regexp.QuoteMeta(port)))
+			port, label = portNamed(*ep.Port), *ep.Port
 		case ep.PortNumber != nil && *ep.PortNumber != 0:
-			port = fmt.Sprint(*ep.PortNumber)
-			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_number", port))
-		//lint:ignore SA1019 deprecated upstream, still written
-		case ep.TargetPort != nil:
-			//lint:ignore SA1019 as above
-			target := ep.TargetPort
-			port = target.String()
-			relabel = append(relabel, keepLabel("__meta_kubernetes_pod_container_port_"+map[bool]string{true: "name", false: "number"}[target.StrVal != ""], regexp.QuoteMeta(port)))
+			label = fmt.Sprint(*ep.PortNumber)
+			port = portNumbered(label)
+		case target != nil && target.StrVal != "":
+			port, label = portNamed(target.StrVal), target.StrVal
+		case target != nil:
+			port, label = portNumbered(target.String()), target.String()
 		}
-		relabel = append(relabel,
+		own := []object{
 			setLabel("namespace", "", "", "__meta_kubernetes_namespace"),
 			setLabel("container", "", "", "__meta_kubernetes_pod_container_name"),
 			setLabel("pod", "", "", "__meta_kubernetes_pod_name"),
-			setLabel("revision", "", "", "__meta_kubernetes_pod_label_pod_template_hash"),
-			setLabel("revision", "(.+)", "$1", "__meta_kubernetes_pod_label_rollouts_pod_template_hash"),
-		)
-		for _, l := range pm.Spec.PodTargetLabels {
-			relabel = append(relabel, setLabel(labelName(l), "(.+)", "$1", "__meta_kubernetes_pod_label_"+labelName(l)))
+			{"target_label": "job", "replacement": pm.Namespace + "/" + pm.Name, "action": "replace"},
 		}
-		relabel = append(relabel, object{"target_label": "job", "replacement": pm.Namespace + "/" + pm.Name, "action": "replace"})
-		if pm.Spec.JobLabel != "" {
-			relabel = append(relabel, setLabel("job", "(.+)", "$1", "__meta_kubernetes_pod_label_"+labelName(pm.Spec.JobLabel)))
-		}
-		relabel = append(relabel, endpointLabel(port, "")...)
-		c["relabel_configs"] = relabel
-		if err := s.endpoint(c, pm.Namespace, endpointOptions{
+		return port, own, label, endpointOptions{
 			path: ep.Path, scheme: ep.Scheme, params: ep.Params, interval: ep.Interval, timeout: ep.ScrapeTimeout,
-			honorLabels: ep.HonorLabels, honorTimestamps: ep.HonorTimestamps, filterRunning: ep.FilterRunning,
-			relabelings: ep.RelabelConfigs, metricRelabelings: ep.MetricRelabelConfigs,
-			http: ep.HTTPConfigWithoutTLS, tls: ep.TLSConfig, proxyURL: ep.ProxyURL,
-			sampleLimit: pm.Spec.SampleLimit, targetLimit: pm.Spec.TargetLimit,
-		}); err != nil {
-			errs = append(errs, fmt.Errorf("endpoint %d: %w", i, err))
-			continue
+			honorLabels: ep.HonorLabels, honorTimestamps: ep.HonorTimestamps, trackStaleness: ep.TrackTimestampsStaleness, filterRunning: ep.FilterRunning,
+			relabelings: ep.RelabelConfigs, metricRelabelings: ep.MetricRelabelConfigs, http: ep.HTTPConfigWithoutTLS, tls: ep.TLSConfig, proxy: ep.ProxyConfig,
 		}
-		out = append(out, c)
-	}
-	return out, errors.Join(errs...)
+	})
 }

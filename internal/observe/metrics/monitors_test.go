@@ -59,6 +59,24 @@ func fakeSession(t *testing.T, manifests string) (*Metrics, *session) {
 const shopMonitors = `
 apiVersion: monitoring.coreos.com/v1
 kind: ServiceMonitor
+metadata: {name: full, namespace: shop}
+spec:
+  selector: {}
+  labelLimit: 9
+  bodySizeLimit: 1MB
+  keepDroppedTargets: 3
+  fallbackScrapeProtocol: PrometheusText0.0.4
+  attachMetadata: {node: true}
+  endpoints:
+  - targetPort: 9090
+    params: {module: [http_2xx]}
+    proxyUrl: http://proxy:3128
+    trackTimestampsStaleness: true
+    oauth2: {clientId: {secret: {name: login, key: user}}, clientSecret: {name: login, key: password}, tokenUrl: https://idp/token, scopes: [read]}
+    tlsConfig: {minVersion: TLS12, insecureSkipVerify: true}
+---
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
 metadata: {name: cart, namespace: shop}
 spec:
   jobLabel: app.kubernetes.io/name
@@ -146,6 +164,13 @@ func TestMonitorsBecomeScrapeConfigurations(t *testing.T) {
 	}
 	if cart == nil {
 		t.Fatal("no cart")
+	}
+	if i := slices.IndexFunc(cfg.ScrapeConfigs, func(c *config.ScrapeConfig) bool { return c.JobName == "serviceMonitor/shop/full/0" }); i < 0 {
+		t.Errorf("no monitor full: %v", problems)
+	} else if full := cfg.ScrapeConfigs[i]; full.LabelLimit != 9 || full.BodySizeLimit != 1<<20 || full.KeepDroppedTargets != 3 || full.ScrapeFallbackProtocol != config.PrometheusText0_0_4 ||
+		full.HTTPClientConfig.OAuth2 == nil || full.HTTPClientConfig.OAuth2.ClientSecret != "secret" || full.Params.Get("module") != "http_2xx" || !full.TrackTimestampsStaleness ||
+		full.HTTPClientConfig.TLSConfig.MinVersion == 0 || full.HTTPClientConfig.ProxyURL.URL == nil {
+		t.Errorf("full: %+v", full)
 	}
 	if cart.MetricsPath != "/m" || cart.ScrapeInterval != model.Duration(5*time.Second) || cart.HTTPClientConfig.BasicAuth == nil ||
 		cart.HTTPClientConfig.BasicAuth.Password != "secret" || cart.SampleLimit != 5000 || len(cart.MetricRelabelConfigs) != 1 {
@@ -326,4 +351,26 @@ spec:
 		_, ok := value(t, m, `ALERTS{alertname="Waits",alertstate="pending"}`)
 		return ok
 	})
+}
+
+// What is wrong with an object is told in its events, once.
+func TestProblemsAreToldInEvents(t *testing.T) {
+	t.Parallel()
+	m, s := fakeSession(t, shopMonitors)
+	_, problems, err := m.scrapeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.problems = append(problems, Problem{Object: "built-in rules", Message: "of no object"})
+	s.tell(t.Context())
+	s.tell(t.Context())
+	events, err := s.client.CoreV1().Events("shop").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(events.Items) != 3 {
+		t.Fatalf("%d events, %v", len(events.Items), err)
+	}
+	for _, e := range events.Items {
+		if e.InvolvedObject.Kind != "ServiceMonitor" || e.Type != corev1.EventTypeWarning || e.Message == "" {
+			t.Errorf("%+v", e)
+		}
+	}
 }
