@@ -10,15 +10,18 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // load sends requests at a constant rate, whether they are answered or not,
-// and counts the answers.
+// and counts the answers. It takes turns between connections that are kept, a
+// new one for each request, and HTTP/2.
 type load struct {
-	host   string
-	client *http.Client
-	url    string
+	host    string
+	clients []*http.Client
+	turn    atomic.Uint64
+	url     string
 
 	mu       sync.Mutex
 	counts   map[string]int // by "status body"
@@ -27,12 +30,22 @@ type load struct {
 }
 
 func newLoad(url, host string, dial func(context.Context, string, string) (net.Conn, error)) *load {
-	return &load{
-		host: host, url: url, counts: map[string]int{},
-		client: &http.Client{
-			Timeout:   15 * time.Second,
-			Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 64},
-		},
+	l := &load{host: host, url: url, counts: map[string]int{}}
+	var http2 http.Protocols
+	http2.SetUnencryptedHTTP2(true)
+	for _, transport := range []*http.Transport{
+		{DialContext: dial, MaxIdleConnsPerHost: 64},
+		{DialContext: dial, DisableKeepAlives: true},
+		{DialContext: dial, Protocols: &http2},
+	} {
+		l.clients = append(l.clients, &http.Client{Timeout: 15 * time.Second, Transport: transport})
+	}
+	return l
+}
+
+func (l *load) close() {
+	for _, c := range l.clients {
+		c.CloseIdleConnections()
 	}
 }
 
@@ -70,11 +83,15 @@ func (l *load) request() (string, error) {
 		return "", err
 	}
 	req.Host = l.host
-	resp, err := l.client.Do(req)
+	turn := l.turn.Add(1) % uint64(len(l.clients))
+	resp, err := l.clients[turn].Do(req)
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
+	if turn == 2 && resp.ProtoMajor != 2 {
+		return "", fmt.Errorf("%s instead of HTTP/2", resp.Proto)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 200))
 	if err != nil {
 		return "", err

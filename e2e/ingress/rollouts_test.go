@@ -185,8 +185,14 @@ func TestArgoRolloutsUnderLoad(t *testing.T) {
 				return nil
 			})
 			started = time.Now()
+			s.settle()
+			before := l.snapshot()
 			s.rolloutPhase("app", "Degraded", "v3")
 			aborted = time.Now()
+			bad, good := l.snapshot()["500 v3"]-before["500 v3"], l.snapshot()["200 v2"]-before["200 v2"]
+			if share := 100 * float64(bad) / float64(bad+good); share > 22 {
+				t.Errorf("the broken version answered %.1f %% of the requests at its weight of 20 %%", share)
+			}
 			s.settle()
 			if after := l.during(func() { time.Sleep(7 * time.Second) }); after["500 v3"] > 0 {
 				t.Errorf("after the abort: %v", after)

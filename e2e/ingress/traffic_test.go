@@ -138,7 +138,7 @@ func (s *site) endGate(signal syscall.Signal) {
 
 func (s *site) eventually(what string, f func() error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
 	defer cancel()
 	if err := lab.Until(ctx, f); err != nil {
 		s.t.Fatalf("%s: %v", what, err)
@@ -151,7 +151,7 @@ func (s *site) dial(ctx context.Context, network, _ string) (net.Conn, error) {
 
 func (s *site) expect(url, host string, status int, body string) error {
 	l := newLoad(url, host, s.dial)
-	defer l.client.CloseIdleConnections()
+	defer l.close()
 	got, err := l.request()
 	if err != nil {
 		return err
@@ -335,7 +335,7 @@ func (s *site) measured(queries ...string) {
 	for _, q := range queries {
 		s.eventually(q, func() error {
 			l := newLoad("http://127.0.0.1:80/prometheus/api/v1/query?query="+url.QueryEscape(q), "localhost", s.dial)
-			defer l.client.CloseIdleConnections()
+			defer l.close()
 			got, err := l.request()
 			if err == nil && !strings.Contains(got, `"metric"`) {
 				err = fmt.Errorf("no result: %s", got)
