@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 	"time"
@@ -26,6 +28,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/instance"
 	"github.com/slipwayhq/slipway/internal/jobs"
 	"github.com/slipwayhq/slipway/internal/registry"
+	"github.com/slipwayhq/slipway/internal/trust"
 )
 
 // imageCommands are the commands of the registry, the scanner and the runners.
@@ -63,7 +66,27 @@ func (a *app) connect() (*rest.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the administrator's token: %w", err)
 	}
-	return &rest.Client{URL: s.ExternalURL, Token: strings.TrimSpace(string(token)), HTTP: http.DefaultClient}, nil
+	client, err := s.httpClient()
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Client{URL: s.ExternalURL, Token: strings.TrimSpace(string(token)), HTTP: client}, nil
+}
+
+// httpClient reaches the platform of this host: where it is served with TLS,
+// its own authority is trusted beside the system's.
+func (s *settings) httpClient() (*http.Client, error) {
+	file := filepath.Join(s.dir.Path("trust"), trust.CertificateFile)
+	if _, err := os.Stat(file); err != nil || !s.secure() {
+		return http.DefaultClient, nil //nolint:nilerr // there is no authority: the system's count
+	}
+	roots, err := trust.Pool(file)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return &http.Client{Transport: transport}, nil
 }
 
 // clusterUse names the images that the cluster needs: those of all pods, and

@@ -139,7 +139,7 @@ func OpenPlace(c Config) (*Place, error) {
 	var engine *build.Engine
 	executor, err := containerd.New(containerd.Config{
 		Socket: c.Socket, Dir: filepath.Join(dir, "containers"), DefaultImage: c.DefaultImage, Namespace: c.Namespace, CgroupParent: c.CgroupParent,
-		Registry: c.Registry, RegistryHosts: hosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
+		Registry: c.Registry, RegistryLocal: c.RegistryLocal, RegistryHosts: hosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
 		Network: containerd.NetworkConfig{Instance: c.Instance, Subnet: c.JobSubnet, Blocked: append([]netip.Prefix{c.BuildSubnet}, c.Blocked...),
 			HostPorts: c.HostPorts, DNS: c.DNS},
 		ServiceLimits: c.Limits, Trust: containerd.Trust{Dir: c.TrustDir, URLs: c.TrustURLs},

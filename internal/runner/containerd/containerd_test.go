@@ -33,6 +33,19 @@ func TestServiceAliases(t *testing.T) {
 	}
 }
 
+// TestCredentialOfTheOwnRegistry: an image is named by the platform's public
+// address, and pulled from its port on this host.
+func TestCredentialOfTheOwnRegistry(t *testing.T) {
+	t.Parallel()
+	p := &puller{executor: &Executor{config: Config{Registry: "slipway.example.com", RegistryLocal: "192.0.2.2:8080"}},
+		credentials: []runner.RegistryCredential{{Host: "slipway.example.com", Username: "job", Password: "token"}, {Host: "docker.io", Username: "hub", Password: "x"}}}
+	for host, want := range map[string]string{"slipway.example.com": "job", "192.0.2.2:8080": "job", "registry-1.docker.io": "hub", "other.example.com": ""} {
+		if user, _, err := p.credential(host); user != want || err != nil {
+			t.Errorf("%s: %q, %v", host, user, err)
+		}
+	}
+}
+
 func TestServiceLogShowsLines(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

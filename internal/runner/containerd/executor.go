@@ -39,8 +39,11 @@ type Config struct {
 
 	Network NetworkConfig
 
-	DefaultImage  string // for jobs that name none (default debian:bookworm-slim)
-	Registry      string // host[:port] of the platform's registry, as in image names
+	DefaultImage string // for jobs that name none (default debian:bookworm-slim)
+	Registry     string // host[:port] of the platform's registry, as in image names
+	// RegistryLocal is the host:port at which RegistryHosts reaches that registry
+	// on this host; may be empty.
+	RegistryLocal string
 	RegistryHosts string // folder of hosts.toml files (certs.d), as containerd's own
 	// PullPolicy is tried in order (default always).
 	PullPolicy []string

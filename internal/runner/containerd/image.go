@@ -182,8 +182,11 @@ func (p *puller) resolver(ctx context.Context, named reference.Named) remotes.Re
 
 // credential finds the job's credential for a registry host.
 func (p *puller) credential(host string) (string, string, error) {
-	if host == "registry-1.docker.io" {
+	switch {
+	case host == "registry-1.docker.io":
 		host = "docker.io"
+	case host != "" && host == p.executor.config.RegistryLocal:
+		host = p.executor.config.Registry // by whose name the credential is known
 	}
 	for _, credential := range p.credentials {
 		if credential.Host == host {
