@@ -414,7 +414,7 @@ func (l *lab) testFifty(t *testing.T) {
 	if n := strings.Count(body, `href="/-/applications/many-`); status != 200 || n != 50 {
 		t.Errorf("the list (%d) has %d of them", status, n)
 	}
-	l.heals(t, "data of one of fifty", "configmap", "fifty", "n7-one", "{.data.value}", "1", "patch", "configmap", "n7-one", "-p", `{"data":{"value":"2"}}`)
-	l.heals(t, "a deleted one of fifty", "configmap", "fifty", "n8-one", "{.data.value}", "1", "delete", "configmap", "n8-one")
+	l.heals(t, "data of one of fifty", "configmap", "fifty", "n7-one", "{.data.value}", "1", `{"data":{"value":"2"}}`)
+	l.heals(t, "a deleted one of fifty", "configmap", "fifty", "n8-one", "{.data.value}", "1", "")
 	i.Kubectl("-n", "argocd", "delete", "applicationset", "fifty")
 }

@@ -11,6 +11,11 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/jsonpath"
+
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
@@ -39,17 +44,47 @@ metadata: {name: settings}
 data: {value: "1"}
 `
 
-// heals checks that a change by hand is undone in time.
-func (l *lab) heals(t *testing.T, what, kind, namespace, name, path, want string, change ...string) {
+// drifted are the kinds that are changed by hand.
+var drifted = map[string]schema.GroupVersionResource{
+	"deployment": {Group: "apps", Version: "v1", Resource: "deployments"},
+	"service":    {Version: "v1", Resource: "services"},
+	"configmap":  {Version: "v1", Resource: "configmaps"},
+}
+
+// heals checks that a change by hand is undone in time: a merge patch, or the
+// deletion where that is empty. It talks to the API itself, as starting kubectl
+// takes seconds on a busy machine.
+func (l *lab) heals(t *testing.T, what, kind, namespace, name, path, want, patch string) {
 	t.Helper()
-	i := l.With(t)
-	before := l.value(kind, namespace, name, path)
-	if before != want {
+	objects := l.kube.Resource(drifted[kind]).Namespace(namespace)
+	value := func() string {
+		u, err := objects.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err.Error()
+		}
+		p, b := jsonpath.New("field"), &strings.Builder{}
+		if err := p.Parse(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Execute(b, u.Object); err != nil {
+			return err.Error()
+		}
+		return b.String()
+	}
+	if before := value(); before != want {
 		t.Fatalf("%s: before the change it is %q", what, before)
 	}
+	var err error
+	if patch == "" {
+		err = objects.Delete(t.Context(), name, metav1.DeleteOptions{})
+	} else {
+		_, err = objects.Patch(t.Context(), name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
 	start := time.Now()
-	i.Kubectl(append([]string{"-n", namespace}, change...)...)
-	i.Eventually(what+" is healed", healWithin, func() bool { return l.value(kind, namespace, name, path) == want })
+	l.With(t).Eventually(what+" is healed", healWithin, func() bool { return value() == want })
 	t.Logf("%s: healed after %s", what, time.Since(start).Round(10*time.Millisecond))
 }
 
@@ -61,12 +96,12 @@ func (l *lab) testDrift(t *testing.T) {
 	l.application(t, "drift")
 	i.Eventually("synced", 30*time.Second, func() bool { return l.value("deployment", "drift", "web", "{.spec.replicas}") == "0" })
 	for range 2 {
-		l.heals(t, "a scale", "deployment", "drift", "web", "{.spec.replicas}", "0", "scale", "deployment", "web", "--replicas=1")
-		l.heals(t, "an edited field", "deployment", "drift", "web", "{.spec.template.spec.containers[0].image}", "example.org/web:1", "set", "image", "deployment/web", "web=example.org/other:1")
-		l.heals(t, "a label", "deployment", "drift", "web", "{.metadata.labels.team}", "one", "label", "deployment", "web", "team=two", "--overwrite")
-		l.heals(t, "data of a ConfigMap", "configmap", "drift", "settings", "{.data.value}", "1", "patch", "configmap", "settings", "-p", `{"data":{"value":"2"}}`)
-		l.heals(t, "a deleted Service", "service", "drift", "web", "{.spec.ports[0].port}", "80", "delete", "service", "web")
-		l.heals(t, "a deleted Deployment", "deployment", "drift", "web", "{.spec.replicas}", "0", "delete", "deployment", "web")
+		l.heals(t, "a scale", "deployment", "drift", "web", "{.spec.replicas}", "0", `{"spec":{"replicas":1}}`)
+		l.heals(t, "an edited field", "deployment", "drift", "web", "{.spec.template.spec.containers[0].image}", "example.org/web:1", `{"spec":{"template":{"spec":{"containers":[{"name":"web","image":"example.org/other:1"}]}}}}`)
+		l.heals(t, "a label", "deployment", "drift", "web", "{.metadata.labels.team}", "one", `{"metadata":{"labels":{"team":"two"}}}`)
+		l.heals(t, "data of a ConfigMap", "configmap", "drift", "settings", "{.data.value}", "1", `{"data":{"value":"2"}}`)
+		l.heals(t, "a deleted Service", "service", "drift", "web", "{.spec.ports[0].port}", "80", "")
+		l.heals(t, "a deleted Deployment", "deployment", "drift", "web", "{.spec.replicas}", "0", "")
 	}
 	i.Kubectl("-n", "argocd", "delete", "application", "drift")
 }
@@ -93,7 +128,7 @@ func (l *lab) testFinalizers(t *testing.T) {
 		i.Eventually(name+" is synced", 40*time.Second, func() bool { return l.value("deployment", name, "web", "{.metadata.name}") == "web" })
 		i.Kubectl("-n", "argocd", "delete", "application", name, "--timeout=60s")
 		left := func() string {
-			out, err := i.Try("kubectl", "-n", name, "get", "deployment,service,configmap/settings", "--ignore-not-found", "-o", "name")
+			out, err := i.Try("kubectl", "-n", name, "get", "deployment/web", "service/web", "configmap/settings", "--ignore-not-found", "-o", "name")
 			if err != nil {
 				return err.Error()
 			}

@@ -38,6 +38,7 @@ type lab struct {
 	token    string
 	clone    string
 	repo     string // clone address without credentials
+	kube     dynamic.Interface
 	apps     *gitops.Client
 	rollouts *rollout.Client
 }
@@ -62,7 +63,7 @@ func newLabOn(t *testing.T, i *instance.Instance) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.apps, l.rollouts = gitops.NewClient(kube), rollout.NewClient(kube)
+	l.kube, l.apps, l.rollouts = kube, gitops.NewClient(kube), rollout.NewClient(kube)
 	group := l.api(t, "POST", "/groups", map[string]any{"name": "acme", "path": "acme"})
 	for _, p := range []string{"ops", "web"} {
 		l.api(t, "POST", "/projects", map[string]any{"name": p, "path": p, "namespace_id": group["id"]})

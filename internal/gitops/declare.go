@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -85,10 +87,16 @@ func (c *Client) Check(ctx context.Context, m *Manifest) error {
 	force := true
 	_, err = c.kube.Resource(declaredResources[m.Kind]).Namespace(Namespace).Patch(ctx, m.Name, types.ApplyPatchType, body,
 		metav1.PatchOptions{FieldManager: "slipway-check", Force: &force, DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict})
-	if err != nil {
-		return kubewatch.Failed("gitops: check", m.Kind, m.Name, err)
+	var answer apierrors.APIStatus
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &answer) && !apierrors.IsServiceUnavailable(err) && !apierrors.IsServerTimeout(err) && !apierrors.IsTooManyRequests(err):
+		// The API server has looked at it: what is no field of the schema, it
+		// answers with status 500.
+		return &delivery.Error{Kind: delivery.Invalid, Op: "gitops: check", Message: err.Error()}
 	}
-	return nil
+	return kubewatch.Failed("gitops: check", m.Kind, m.Name, err)
 }
 
 // Declare creates what the manifest says, or changes the one of this name where

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -162,7 +163,7 @@ func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, 
 			return false, nil, nil
 		}
 		if strings.Contains(string(patch.GetPatch()), "sycnPolicy") {
-			return true, nil, apierrors.NewBadRequest("unknown field spec.sycnPolicy")
+			return true, nil, apierrors.NewInternalError(errors.New(".spec.sycnPolicy: field not declared in schema"))
 		}
 		return true, &unstructured.Unstructured{}, nil
 	})
