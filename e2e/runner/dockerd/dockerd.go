@@ -74,6 +74,16 @@ func Start(t testing.TB) *Daemon {
 	return d
 }
 
+// Client is the path of a real docker command line program.
+func Client(t testing.TB) string {
+	t.Helper()
+	programs, err := fetch()
+	if err != nil {
+		t.Skipf("no docker program: Debian's packages cannot be had: %v", err)
+	}
+	return filepath.Join(programs, "usr/bin/docker")
+}
+
 // packages are unpacked together.
 var packages = []string{"docker.io", "containerd", "runc", "tini"}
 

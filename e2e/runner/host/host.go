@@ -368,6 +368,12 @@ func Service(t testing.TB, registry string, before func(*runnertest.Bench)) *run
 // reach.
 func ServiceWithPorts(t testing.TB, registry string, before func(*runnertest.Bench), open ...string) *runnertest.Bench {
 	t.Helper()
+	return ServiceWith(t, registry, before, func(*jobs.Config) {}, open...)
+}
+
+// ServiceWith is ServiceWithPorts with changes of the configuration.
+func ServiceWith(t testing.TB, registry string, before func(*runnertest.Bench), change func(*jobs.Config), open ...string) *runnertest.Bench {
+	t.Helper()
 	h := Need(t)
 	if _, err := os.Stat(filepath.Join(BinDir(), "buildkitd")); err != nil {
 		t.Skip("needs buildkitd")
@@ -393,6 +399,7 @@ func ServiceWithPorts(t testing.TB, registry string, before func(*runnertest.Ben
 	if before != nil {
 		before(b)
 	}
+	change(&config)
 	s, err := jobs.New(config)
 	if err != nil {
 		t.Fatal(err)
