@@ -361,7 +361,12 @@ func (c *command) temporary(closers *closers) (*os.Root, error) {
 	return root, nil
 }
 
-func untar(root *os.Root, r io.Reader) error {
+func untar(root *os.Root, r io.Reader) error { return unpack(root, r, false) }
+
+// untarOver is untar over files that are there.
+func untarOver(root *os.Root, r io.Reader) error { return unpack(root, r, true) }
+
+func unpack(root *os.Root, r io.Reader, over bool) error {
 	for archive := tar.NewReader(r); ; {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
@@ -373,6 +378,11 @@ func untar(root *os.Root, r io.Reader) error {
 		name := path.Clean(header.Name)
 		if !fs.ValidPath(name) {
 			return fmt.Errorf("invalid name %q", header.Name)
+		}
+		if over && header.Typeflag != tar.TypeDir {
+			if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 		}
 		switch header.Typeflag {
 		case tar.TypeDir:

@@ -145,6 +145,80 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+func TestContainerLogs(t *testing.T) {
+	t.Parallel()
+	var log containerLog
+	for i := range 3 {
+		if _, err := (logWriter{&log, i == 1}).Write([]byte(strings.Repeat("x", i) + "\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, want := range map[int]string{1: "xx\n", 2: "x\nxx\n", 9: "\nx\nxx\n"} {
+		var got strings.Builder
+		for _, piece := range lastLines(log.all(), n) {
+			got.Write(piece.text)
+		}
+		if got.String() != want {
+			t.Errorf("%d lines: %q, want %q", n, got.String(), want)
+		}
+	}
+	big := make([]byte, maxContainerLog)
+	for range 3 {
+		if _, err := (logWriter{&log, false}).Write(big); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(log.all()) != 1 {
+		t.Errorf("%d pieces are kept", len(log.all()))
+	}
+}
+
+func TestContainerFilters(t *testing.T) {
+	t.Parallel()
+	row := containerRow{ID: "abc123", Image: "app:1", State: "running", Names: "server"}
+	for filter, want := range map[string]bool{"name=serv": true, "name=other": false, "status=exited": false, "ancestor=app:1": true, "id=abc": true} {
+		if got, err := filtered(row, []string{filter}); err != nil || got != want {
+			t.Errorf("%s: %v, %v", filter, got, err)
+		}
+	}
+	if _, err := filtered(row, []string{"volume=x"}); err == nil {
+		t.Error("an unknown filter was ignored")
+	}
+}
+
+func TestPackKeepsNames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/a/b", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/a/b/c", []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for as, want := range map[string]string{"b": "b b/c", ".": "c"} {
+		var out bytes.Buffer
+		if err := pack(&out, root, "a/b", as); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for r := tar.NewReader(&out); ; {
+			header, err := r.Next()
+			if err != nil {
+				break
+			}
+			names = append(names, strings.TrimSuffix(header.Name, "/"))
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("as %q: %q, want %q", as, got, want)
+		}
+	}
+}
+
 func TestFilters(t *testing.T) {
 	t.Parallel()
 	named, err := canonical("registry.example.com/team/app:v1")

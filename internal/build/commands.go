@@ -227,13 +227,19 @@ var commands = map[string]known{
 	"login":  {login, "[OPTIONS] [SERVER]", "Sign in to a registry"},
 	"logout": {logout, "[SERVER]", "Sign out from a registry"},
 	"images": imagesCommand, "image ls": imagesCommand, "image list": imagesCommand,
-	"inspect":       {inspectImages, "[OPTIONS] NAME|ID [NAME|ID...]", "Show what is known of images and containers"},
+	"inspect":       {inspectAny, "[OPTIONS] NAME|ID [NAME|ID...]", "Show what is known of images and containers"},
 	"image inspect": {inspectImages, "[OPTIONS] IMAGE [IMAGE...]", "Show what is known of images"},
 	"history":       historyCommand, "image history": historyCommand,
 	"rmi": rmiCommand, "image rm": rmiCommand, "image remove": rmiCommand,
 	"save": saveCommand, "image save": saveCommand,
 	"load": loadCommand, "image load": loadCommand,
-	"run": runCommand, "container run": runCommand,
+	"run": runCommand, "container run": runCommand, "create": createCommand, "container create": createCommand,
+	"start": startCommand, "container start": startCommand, "stop": stopCommand, "container stop": stopCommand, "kill": stopCommand, "container kill": stopCommand,
+	"rm": rmCommand, "container rm": rmCommand, "container remove": rmCommand, "wait": waitCommand, "container wait": waitCommand,
+	"logs": logsCommand, "container logs": logsCommand, "exec": execCommand, "container exec": execCommand, "cp": cpCommand, "container cp": cpCommand,
+	"container inspect": {inspectContainers, "[OPTIONS] CONTAINER [CONTAINER...]", "Show what is known of containers"},
+	"network create":    {networkCreate, "[OPTIONS] NETWORK", "Nothing: all containers of a job share its network"}, "network rm": {echoNames, "NETWORK [NETWORK...]", "Nothing: networks end with the job"},
+	"network ls": nothingCommand, "network inspect": nothingCommand, "network connect": nothingCommand, "network disconnect": nothingCommand,
 	"ps": psCommand, "container ls": psCommand, "container list": psCommand,
 	"manifest inspect":          {manifestInspect, "[OPTIONS] MANIFEST", "Show the manifest of an image in a registry"},
 	"manifest create":           {manifestCreate, "MANIFEST_LIST MANIFEST [MANIFEST...]", "Gather images of several platforms under one name"},
@@ -276,7 +282,15 @@ var (
 	saveCommand    = known{saveImages, "[OPTIONS] IMAGE [IMAGE...]", "Save images to a tar archive (streamed to STDOUT by default)"}
 	loadCommand    = known{loadImages, "[OPTIONS]", "Load images from a tar archive or STDIN"}
 	runCommand     = known{runContainer, "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Run a container beside the job"}
-	psCommand      = known{nothing, "[OPTIONS]", "List the containers of this job"}
+	createCommand  = known{runContainer, "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Make a container without starting it"}
+	startCommand   = known{startContainers, "[OPTIONS] CONTAINER [CONTAINER...]", "Start containers"}
+	stopCommand    = known{stopContainers, "[OPTIONS] CONTAINER [CONTAINER...]", "End containers"}
+	rmCommand      = known{removeContainers, "[OPTIONS] CONTAINER [CONTAINER...]", "Remove containers"}
+	waitCommand    = known{waitContainers, "CONTAINER [CONTAINER...]", "Wait until containers end, and print their exit codes"}
+	logsCommand    = known{containerLogs, "[OPTIONS] CONTAINER", "Show what a container wrote"}
+	execCommand    = known{execContainer, "[OPTIONS] CONTAINER COMMAND [ARG...]", "Run a command in a running container"}
+	cpCommand      = known{copyFiles, "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-", "Copy files out of a container"}
+	psCommand      = known{listContainers, "[OPTIONS]", "List the containers of this job"}
 	infoCommand    = known{info, "[OPTIONS]", "Show what stands in place of a docker daemon"}
 	pruneCommand   = known{prune, "[OPTIONS]", "Nothing: images end with the job, and the cache keeps to its budget"}
 	nothingCommand = known{nothing, "[OPTIONS] [NAME...]", "Nothing: there is one BuildKit, and it is used"}

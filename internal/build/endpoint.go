@@ -37,10 +37,17 @@ type endpoint struct {
 	scope  Scope
 	builds atomic.Int64 // how many were started: names their results
 
-	mu        sync.Mutex
-	images    map[string]*jobImage     // by name
-	logins    map[string]Credential    // by registry host
-	manifests map[string]*manifestList // by canonical name
+	// Containers outlive the command that starts them: lifetime ends with the
+	// endpoint, and background has those that then end.
+	lifetime   context.Context
+	endLife    context.CancelFunc
+	background sync.WaitGroup
+
+	mu         sync.Mutex
+	images     map[string]*jobImage     // by name
+	logins     map[string]Credential    // by registry host
+	manifests  map[string]*manifestList // by canonical name
+	containers map[string]*jobContainer // by id
 }
 
 // jobImage is an image that the job built, pulled or tagged.

@@ -71,8 +71,22 @@ type Scope struct {
 	BuildsPath       string // where the job sees its builds folder
 	BuildsDir        string // the same on the host
 	Credentials      []Credential
-	// Run carries out `docker run` beside the job.
-	Run func(ctx context.Context, r RunRequest) (exitCode int, err error)
+	// Create makes a container beside the job, for `docker run` and others; nil
+	// outside of jobs.
+	Create func(ctx context.Context, r RunRequest) (Container, error)
+}
+
+// Container is one beside the job, known by a `docker` command. The end of the
+// job removes it too.
+type Container interface {
+	// Run starts it, calls started when it runs, and waits for its end, which
+	// that of ctx brings about.
+	Run(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, started func()) (exitCode int, err error)
+	// Exec runs Args in it while it runs.
+	Exec(ctx context.Context, r RunRequest) (exitCode int, err error)
+	// Files shows its files, read-only, while fn runs.
+	Files(ctx context.Context, fn func(root *os.Root) error) error
+	Remove(ctx context.Context) error
 }
 
 // RunRequest is a `docker run`.
@@ -84,6 +98,8 @@ type RunRequest struct {
 	Env        []string
 	User       string
 	Workdir    string
+	Hostname   string
+	Names      []string // by which the job's containers know it
 	Volumes    []Volume
 	Stdin      io.Reader
 	Stdout     io.Writer
@@ -221,7 +237,8 @@ func (e *Engine) Open(ctx context.Context, scope Scope) (dir string, closeEndpoi
 		return "", nil, errors.Join(err, listener.Close(), os.RemoveAll(dir))
 	}
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	end := &endpoint{engine: e, scope: scope, images: map[string]*jobImage{}, logins: map[string]Credential{}, manifests: map[string]*manifestList{}}
+	end := &endpoint{engine: e, scope: scope, images: map[string]*jobImage{}, logins: map[string]Credential{}, manifests: map[string]*manifestList{}, containers: map[string]*jobContainer{}}
+	end.lifetime, end.endLife = context.WithCancel(serving)
 	for _, credential := range scope.Credentials {
 		if _, given := end.logins[credential.Host]; !given {
 			end.logins[credential.Host] = credential
@@ -248,6 +265,6 @@ func (e *Engine) Open(ctx context.Context, scope Scope) (dir string, closeEndpoi
 			closeErr = nil
 		}
 		calls.Wait()
-		return errors.Join(closeErr, os.RemoveAll(dir), end.forget(ctx))
+		return errors.Join(closeErr, end.endContainers(ctx), os.RemoveAll(dir), end.forget(ctx))
 	}, nil
 }

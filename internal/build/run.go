@@ -18,8 +18,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// runContainer is docker run: a container beside the job, in its network and
-// within its limits. It always goes away with its end.
+// runContainer is docker run and docker create: a container beside the job, in
+// its network and within its limits. The end of the job takes it away.
 func runContainer(ctx context.Context, c *command) error {
 	f := c.flags
 	f.SetInterspersed(false)
@@ -35,7 +35,12 @@ func runContainer(ctx context.Context, c *command) error {
 	privileged := f.Bool("privileged", false, "")
 	network := f.String("network", "", "")
 	f.StringVar(network, "net", "", "")
-	f.String("name", "", "")
+	name := f.String("name", "", "how it is called, also in the job's network")
+	autoRemove := f.Bool("rm", false, "remove it when it ends")
+	hostname := f.StringP("hostname", "h", "", "")
+	idFile := f.String("cidfile", "", "")
+	aliases := f.StringArray("network-alias", nil, "")
+	f.StringArrayVar(aliases, "net-alias", nil, "")
 	acceptedRunFlags(f)
 	if err := c.parse(1, -1); err != nil {
 		return err
@@ -45,16 +50,14 @@ func runContainer(ctx context.Context, c *command) error {
 		return nil
 	}
 	switch {
-	case c.scope.Run == nil:
+	case c.scope.Create == nil:
 		return errors.New("docker run is offered in jobs only")
-	case *detach:
-		return errors.New("docker run --detach is not offered in jobs: declare the container as a service of the job")
 	case *privileged:
 		return errors.New("docker run --privileged is not granted to jobs: an administrator may let a runner's jobs be privileged")
 	case *network == "host":
 		fmt.Fprintln(c.Stderr(), "NOTE: --network host is not granted to jobs: the container is in the network of the job, beside its services")
 	}
-	request := RunRequest{Image: f.Arg(0), Args: f.Args()[1:], User: *user, Workdir: *workdir, Stdout: c.Stdout(), Stderr: c.Stderr()}
+	request := RunRequest{Image: f.Arg(0), Args: f.Args()[1:], User: *user, Workdir: *workdir, Hostname: *hostname, Names: *aliases, Stdout: c.Stdout(), Stderr: c.Stderr()}
 	if f.Changed("entrypoint") {
 		request.Entrypoint = []string{*entrypoint}
 	}
@@ -74,11 +77,22 @@ func runContainer(ctx context.Context, c *command) error {
 		}
 		request.Image, request.Local = c.internalName(image.name), true
 	}
-	code, err := c.scope.Run(ctx, request)
-	if err == nil && code != 0 {
-		err = exitError{code}
+	if strings.HasSuffix(c.name, "create") {
+		one, err := c.makeContainer(ctx, *name, f.Arg(0), request)
+		if err != nil {
+			return runError(ctx, err)
+		}
+		fmt.Fprintln(c.Stdout(), one.id)
+		return c.writeID(ctx, *idFile, one.id)
 	}
-	return runError(ctx, err)
+	return c.launch(ctx, *name, f.Arg(0), request, *detach, *autoRemove)
+}
+
+func (c *command) writeID(ctx context.Context, file, id string) error {
+	if file == "" {
+		return nil
+	}
+	return c.WriteFile(ctx, c.path(file), 0o644, strings.NewReader(id))
 }
 
 // runError gives docker's exit codes to containers that did not start: 127 for
@@ -105,13 +119,12 @@ var emulators = regexp.MustCompile(`(^|/)(tonistiigi/binfmt|multiarch/qemu-user-
 // acceptedRunFlags are flags of docker run that mean nothing here, or that the
 // limits and the network of the job say already.
 func acceptedRunFlags(f *pflag.FlagSet) {
-	for _, name := range []string{"rm", "init", "read-only", "sig-proxy", "no-healthcheck", "oom-kill-disable", "disable-content-trust", "quiet"} {
+	for _, name := range []string{"init", "read-only", "sig-proxy", "no-healthcheck", "oom-kill-disable", "disable-content-trust", "quiet"} {
 		f.Bool(name, false, "")
 	}
 	f.BoolP("tty", "t", false, "")
 	f.BoolP("publish-all", "P", false, "")
 	f.StringP("memory", "m", "", "")
-	f.StringP("hostname", "h", "", "")
 	f.StringP("cpu-shares", "c", "", "")
 	for _, name := range []string{"pull", "platform", "cpus", "log-driver", "restart", "shm-size", "memory-swap", "memory-reservation", "cpuset-cpus", "cpu-period", "cpu-quota", "pids-limit",
 		"stop-timeout", "stop-signal", "isolation", "ip", "runtime", "userns", "cgroupns", "domainname", "oom-score-adj", "gpus"} {
@@ -120,7 +133,7 @@ func acceptedRunFlags(f *pflag.FlagSet) {
 	f.StringArrayP("label", "l", nil, "")
 	f.StringArrayP("publish", "p", nil, "")
 	f.StringArrayP("attach", "a", nil, "")
-	for _, name := range []string{"add-host", "ulimit", "tmpfs", "cap-drop", "security-opt", "label-file", "expose", "dns", "dns-search", "dns-option", "log-opt", "network-alias", "net-alias",
+	for _, name := range []string{"add-host", "ulimit", "tmpfs", "cap-drop", "security-opt", "label-file", "expose", "dns", "dns-search", "dns-option", "log-opt",
 		"link", "group-add", "annotation", "sysctl", "health-cmd"} {
 		f.StringArray(name, nil, "")
 	}

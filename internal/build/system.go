@@ -75,6 +75,22 @@ func info(_ context.Context, c *command) error {
 	return nil
 }
 
+// networkCreate takes a name: the containers of a job share one network, in
+// which they know each other by name.
+func networkCreate(_ context.Context, c *command) error {
+	c.flags.StringP("driver", "d", "", "")
+	c.flags.StringArray("subnet", nil, "")
+	c.flags.StringArray("label", nil, "")
+	c.flags.StringArrayP("opt", "o", nil, "")
+	c.flags.Bool("attachable", false, "")
+	c.flags.Bool("internal", false, "")
+	if err := c.parse(1, 1); err != nil {
+		return err
+	}
+	fmt.Fprintln(c.Stdout(), c.flags.Arg(0))
+	return nil
+}
+
 func builderCreate(_ context.Context, c *command) error {
 	name := c.flags.String("name", "slipway", "what to call it")
 	c.flags.Bool("use", false, "")

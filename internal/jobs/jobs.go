@@ -324,15 +324,31 @@ func (e *endpoints) Open(ctx context.Context, scope containerd.EndpointScope) (s
 	}
 	return e.engine().Open(ctx, build.Scope{
 		JobID: r.JobID, ProjectID: r.ProjectID, BuildsPath: containerd.BuildsDir, BuildsDir: r.BuildsDir, Credentials: credentials,
-		Run: func(ctx context.Context, b build.RunRequest) (int, error) {
-			volumes := make([]containerd.Volume, 0, len(b.Volumes))
-			for _, one := range b.Volumes {
-				volumes = append(volumes, containerd.Volume{Source: one.Source, Target: one.Target, ReadOnly: one.ReadOnly, Create: one.Create})
+		Create: func(ctx context.Context, b build.RunRequest) (build.Container, error) {
+			made, err := scope.Beside(ctx, request(b))
+			if err != nil {
+				return nil, err
 			}
-			return scope.Run(ctx, containerd.RunRequest{
-				Image: b.Image, Local: b.Local, Entrypoint: b.Entrypoint, Args: b.Args, Env: b.Env, User: b.User, Workdir: b.Workdir, Volumes: volumes,
-				Stdin: b.Stdin, Stdout: b.Stdout, Stderr: b.Stderr,
-			})
+			return beside{made}, nil
 		},
 	})
+}
+
+// beside is a container of a job as image builds know it.
+type beside struct{ *containerd.Beside }
+
+// Exec implements build.Container.
+func (b beside) Exec(ctx context.Context, r build.RunRequest) (int, error) {
+	return b.Beside.Exec(ctx, request(r))
+}
+
+func request(b build.RunRequest) containerd.RunRequest {
+	volumes := make([]containerd.Volume, 0, len(b.Volumes))
+	for _, one := range b.Volumes {
+		volumes = append(volumes, containerd.Volume{Source: one.Source, Target: one.Target, ReadOnly: one.ReadOnly, Create: one.Create})
+	}
+	return containerd.RunRequest{
+		Image: b.Image, Local: b.Local, Entrypoint: b.Entrypoint, Args: b.Args, Env: b.Env, User: b.User, Workdir: b.Workdir, Volumes: volumes,
+		Hostname: b.Hostname, Names: b.Names, Stdin: b.Stdin, Stdout: b.Stdout, Stderr: b.Stderr,
+	}
 }

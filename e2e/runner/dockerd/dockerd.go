@@ -25,15 +25,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// The daemon's link to this host and the network of its containers.
-const (
-	hostAddress   = "10.97.94.1"
-	daemonAddress = "10.97.94.2"
-	containers    = "10.97.95.1/24"
-)
+// link names and numbers what one process's engine has in this host's network,
+// so that several may run.
+type link struct {
+	name                     string // of the namespace, this host's interface and its table
+	host, daemon, containers string
+}
 
-// names are those of the network namespace and of this host's end of the link.
-const names = "swdockerd"
+func ownLink() link {
+	n := os.Getpid() % 250
+	return link{name: fmt.Sprintf("swd%d", os.Getpid()), host: fmt.Sprintf("10.97.%d.1", n), daemon: fmt.Sprintf("10.97.%d.2", n), containers: fmt.Sprintf("10.98.%d.1/24", n)}
+}
 
 // Daemon is a running Docker Engine.
 type Daemon struct {
@@ -41,7 +43,7 @@ type Daemon struct {
 	Version string
 
 	programs, dir string
-	log           *os.File
+	link          link
 }
 
 // Start starts an engine, which ends with the test. Any registry is reached
@@ -64,12 +66,12 @@ func Start(t testing.TB) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{programs: programs, dir: dir}
+	d := &Daemon{programs: programs, dir: dir, link: ownLink()}
 	t.Cleanup(func() {
 		// Mounts of the engine live on where it was killed.
 		_ = exec.Command("sh", "-c", `grep " $1/" /proc/self/mounts | cut -d" " -f2 | sort -r | xargs -r umount -l; rm -rf "$1"`, "sh", dir).Run()
 	})
-	network(t)
+	d.network(t)
 	d.run(t)
 	return d
 }
@@ -129,21 +131,17 @@ func fetch() (string, error) {
 }
 
 // network makes the daemon's namespace, with a way out by this host.
-func network(t testing.TB) {
+func (d *Daemon) network(t testing.TB) {
 	t.Helper()
 	away := func() {
 		// None of these need be there.
-		_ = exec.Command("ip", "netns", "delete", names).Run()
-		_ = exec.Command("ip", "link", "delete", names).Run()
-		_ = exec.Command("nft", "delete", "table", "ip", names).Run()
+		_ = exec.Command("ip", "netns", "delete", d.link.name).Run()
+		_ = exec.Command("ip", "link", "delete", d.link.name).Run()
+		_ = exec.Command("nft", "delete", "table", "ip", d.link.name).Run()
 	}
 	away() // what a killed test left
 	t.Cleanup(away)
-	forwarding, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.WriteFile("/proc/sys/net/ipv4/ip_forward", forwarding, 0) })
+	// Forwarding stays on: other tests and instances need it too.
 	script := fmt.Sprintf(`set -e
 ip netns add %[1]s
 ip link add %[1]s type veth peer name eth0 netns %[1]s
@@ -155,7 +153,7 @@ ip -n %[1]s link set eth0 up
 ip -n %[1]s route add default via %[2]s
 nft 'table ip %[1]s { chain out { type nat hook postrouting priority srcnat; ip saddr %[3]s oifname != "%[1]s" masquerade; }; }'
 echo 1 > /proc/sys/net/ipv4/ip_forward
-`, names, hostAddress, daemonAddress)
+`, d.link.name, d.link.host, d.link.daemon)
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 		t.Fatalf("network of the Docker Engine: %v: %s", err, out)
 	}
@@ -176,8 +174,8 @@ func (d *Daemon) run(t testing.TB) {
 		t.Fatal(err)
 	}
 	// Not `ip netns exec`: its mounts hide the cgroups.
-	daemon := exec.Command("nsenter", "--net=/run/netns/"+names, filepath.Join(d.programs, "usr/sbin/dockerd"), "--data-root", filepath.Join(d.dir, "data"),
-		"--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"), "--host", d.socket(), "--bip", containers,
+	daemon := exec.Command("nsenter", "--net=/run/netns/"+d.link.name, filepath.Join(d.programs, "usr/sbin/dockerd"), "--data-root", filepath.Join(d.dir, "data"),
+		"--exec-root", filepath.Join(d.dir, "exec"), "--pidfile", filepath.Join(d.dir, "pid"), "--host", d.socket(), "--bip", d.link.containers,
 		"--storage-driver", "overlay2", "--insecure-registry", "0.0.0.0/0")
 	daemon.Env, daemon.Stdout, daemon.Stderr = d.environment(), log, log
 	if err := daemon.Start(); err != nil {

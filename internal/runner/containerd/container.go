@@ -163,9 +163,10 @@ func withSysctl(_ context.Context, _ oci.Client, _ *containers.Container, s *oci
 
 // process is one run of a container.
 type process struct {
-	task   client.Task
-	exited <-chan client.ExitStatus
-	done   func() // releases the input
+	task    client.Task
+	exited  <-chan client.ExitStatus
+	done    func() // releases the input
+	started func() // told when it runs; may be nil
 }
 
 // launch creates a task of the container with the streams given; start lets it
@@ -244,6 +245,9 @@ func (p *process) run(ctx context.Context, grace time.Duration) (code uint32, er
 	background := context.WithoutCancel(ctx)
 	if err := p.task.Start(background); err != nil {
 		return 0, errors.Join(fmt.Errorf("start process: %w", err), p.remove(background))
+	}
+	if p.started != nil {
+		p.started()
 	}
 	var status client.ExitStatus
 	select {

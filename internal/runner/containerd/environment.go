@@ -12,8 +12,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	cnins "github.com/containernetworking/plugins/pkg/ns"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/internal/runner"
 )
@@ -41,7 +43,7 @@ func (env *environment) createBuild(ctx context.Context, image *image) error {
 		env.mounts = append(env.mounts, bind(tool.Source, tool.Target, true))
 	}
 	if e.config.Endpoint != nil {
-		dir, closeEnd, err := e.config.Endpoint.Open(ctx, EndpointScope{Request: r, Run: env.run})
+		dir, closeEnd, err := e.config.Endpoint.Open(ctx, EndpointScope{Request: r, Beside: env.beside})
 		if err != nil {
 			return fmt.Errorf("open the job's endpoint: %w", err)
 		}
@@ -213,7 +215,12 @@ func (env *environment) Close(ctx context.Context) error {
 		})
 	}
 	group.Wait()
-	errs = append(errs, os.RemoveAll(env.dir))
+	// A volume that is still mounted there must not be emptied.
+	if err := mount.UnmountRecursive(env.dir, unix.MNT_DETACH); err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, os.RemoveAll(env.dir))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove the environment of job %d: %w", env.request.JobID, err)
 	}

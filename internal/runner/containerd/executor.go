@@ -81,8 +81,8 @@ type EndpointProvider interface {
 // EndpointScope is the job that an endpoint serves.
 type EndpointScope struct {
 	Request runner.EnvironmentRequest
-	// Run starts another container of the job: `docker run`.
-	Run func(ctx context.Context, r RunRequest) (exitCode int, err error)
+	// Beside makes another container of the job: `docker run`.
+	Beside func(ctx context.Context, r RunRequest) (*Beside, error)
 }
 
 // EndpointDir is where a job finds its endpoint's folder.
