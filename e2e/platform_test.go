@@ -89,6 +89,17 @@ func TestPlatformLife(t *testing.T) {
 			t.Errorf("by its own name: %v %s", err, out)
 		}
 	})
+	t.Run("new pods see the certificate authority", func(t *testing.T) {
+		i := i.With(t)
+		const what = `-o=jsonpath={.spec.containers[0].env[?(@.name=="SSL_CERT_DIR")].value} {.spec.volumes[*].configMap.name}`
+		i.Eventually("the policy counts", time.Minute, func() bool {
+			out := i.Kubectl("run", "trusting", "--image=localhost/slipway/pause:1", "--dry-run=server", what)
+			return strings.HasSuffix(strings.Fields(out + " .")[0], ":/etc/slipway/certs") && strings.Contains(out, "slipway-ca")
+		})
+		if out := i.Kubectl("run", "alone", "--image=localhost/slipway/pause:1", "--labels=slipway.dev/trust=false", "--dry-run=server", what); strings.Contains(out, "slipway-ca") {
+			t.Errorf("a pod that does not want it: %s", out)
+		}
+	})
 	t.Run("secrets are root's alone", func(t *testing.T) {
 		i := i.With(t)
 		for _, name := range []string{"kubeconfig", "run/slipway-cluster.json"} {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,27 +53,6 @@ type settings struct {
 	headersFrom      string // a ConfigMap with response headers
 	headers          http.Header
 	noAccessLog      bool
-}
-
-// affinity binds a client to an endpoint by a cookie.
-type affinity struct {
-	cookie       string
-	path         string
-	maxAge       int // seconds; 0: a session cookie
-	domain       string
-	secure       bool // also over plain HTTP
-	sameSite     http.SameSite
-	canarySticky bool // clients of the canary stay there
-}
-
-// cors are the answers to cross-origin requests.
-type cors struct {
-	origins     []string
-	methods     string
-	headers     string
-	expose      string
-	credentials bool
-	maxAge      int // seconds
 }
 
 // protocol is what the backend speaks.
@@ -463,103 +441,11 @@ func parseAliases(s *settings, v string) error {
 	return nil
 }
 
-func (s *settings) withAffinity() *affinity {
-	if s.affinity == nil {
-		s.affinity = &affinity{cookie: "INGRESSCOOKIE", path: "/", canarySticky: true}
-	}
-	return s.affinity
-}
-
-func parseAffinity(s *settings, v string) error {
-	if v != "cookie" {
-		return fmt.Errorf("%q is not supported; the only affinity is cookie", v)
-	}
-	s.withAffinity()
-	return nil
-}
-
-func parseAffinityMode(_ *settings, v string) error {
-	if v != "balanced" && v != "persistent" {
-		return fmt.Errorf("%q is neither balanced nor persistent", v)
-	}
-	return nil
-}
-
-func parseAffinityCanary(s *settings, v string) error {
-	switch v {
-	case "sticky":
-		s.withAffinity().canarySticky = true
-	case "legacy":
-		s.withAffinity().canarySticky = false
-	default:
-		return fmt.Errorf("%q is neither sticky nor legacy", v)
-	}
-	return nil
-}
-
-func parseSameSite(s *settings, v string) error {
-	modes := map[string]http.SameSite{"lax": http.SameSiteLaxMode, "strict": http.SameSiteStrictMode, "none": http.SameSiteNoneMode}
-	mode, ok := modes[strings.ToLower(v)]
-	if !ok {
-		return fmt.Errorf("%q is not one of Lax, Strict, None", v)
-	}
-	s.withAffinity().sameSite = mode
-	return nil
-}
-
 func parseAccessLog(s *settings, v string) error {
 	on := true
 	err := parseBool(v, &on)
 	s.noAccessLog = !on
 	return err
-}
-
-var cookieName = regexp.MustCompile(`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`)
-
-func parseCookieName(s *settings, v string) error {
-	if !cookieName.MatchString(v) {
-		return fmt.Errorf("%q is not a cookie name", v)
-	}
-	s.withAffinity().cookie = v
-	return nil
-}
-
-func (s *settings) withCORS() *cors {
-	if s.cors == nil {
-		s.cors = &cors{
-			origins:     []string{"*"},
-			methods:     "GET, PUT, POST, DELETE, PATCH, OPTIONS",
-			headers:     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization",
-			credentials: true,
-			maxAge:      1728000,
-		}
-	}
-	return s.cors
-}
-
-func parseEnableCORS(s *settings, v string) error {
-	on := false
-	if err := parseBool(v, &on); err != nil {
-		return err
-	}
-	if on {
-		s.withCORS()
-	}
-	return nil
-}
-
-func parseOrigins(s *settings, v string) error {
-	var origins []string
-	for _, o := range strings.Split(v, ",") {
-		if o = strings.TrimSpace(o); o != "" {
-			origins = append(origins, o)
-		}
-	}
-	if len(origins) == 0 {
-		return errors.New("no origin is given")
-	}
-	s.withCORS().origins = origins
-	return nil
 }
 
 func parseNoVerify(_ *settings, v string) error {

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -253,69 +252,6 @@ func (h *handler) early(t *table, route *route, w http.ResponseWriter, r *http.R
 	return set.cors != nil && set.cors.answer(w, r)
 }
 
-// enter admits a request by rate, password and the service of auth-url, or
-// answers it. When it does, the function returned must be called at the
-// request's end.
-func (h *handler) enter(t *table, route *route, w *recorder, r *http.Request) (leave func(), ok bool) {
-	set := route.set
-	addr := clientAddr(r)
-	if l := set.limits; l != nil && !slices.ContainsFunc(l.allow, func(p netip.Prefix) bool { return addr.IsValid() && p.Contains(addr) }) {
-		done, refused := h.usage.enter(route.ingress, addr, l)
-		if refused != "" {
-			// 503 is ingress-nginx's limit-req-status-code.
-			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusServiceUnavailable, refused)
-			return nil, false
-		}
-		leave = done
-	} else {
-		leave = func() {}
-	}
-	if !h.known(t, route, w, r) {
-		leave()
-		return nil, false
-	}
-	return leave, true
-}
-
-// known admits a request by password and the service of auth-url, or answers
-// it. With satisfy: any one of these, or a source range, is enough.
-func (h *handler) known(t *table, route *route, w *recorder, r *http.Request) bool {
-	set := route.set
-	if set.satisfyAny && len(set.allow)+len(set.deny) > 0 && set.admits(clientAddr(r)) {
-		return true
-	}
-	password := set.auth != nil && set.auth.creds.admit(r)
-	if password {
-		w.user, _, _ = r.BasicAuth()
-	}
-	if password && set.satisfyAny {
-		return true
-	}
-	if set.external != nil && (set.auth == nil || password || set.satisfyAny) {
-		if r.Context().Value(askingKey{}) != nil {
-			refuse(w, http.StatusInternalServerError, "The address of auth-url asks that address itself: it needs an Ingress without auth-url.")
-			return false
-		}
-		v := h.ask(t, route, r)
-		if !v.permits() {
-			h.deny(route, v, w, r)
-			return false
-		}
-		set.external.admitted(v, w, r)
-		return true
-	}
-	switch {
-	case set.auth != nil && !password:
-		set.auth.ask(w)
-		return false
-	case set.auth == nil && set.satisfyAny && !set.admits(clientAddr(r)):
-		refuse(w, http.StatusForbidden, "Your address may not use this route.")
-		return false
-	}
-	return true
-}
-
 // redirectTo sends the client to the same path of another host, keeping the method.
 func redirectTo(w http.ResponseWriter, r *http.Request, host string) {
 	u := *r.URL
@@ -352,17 +288,6 @@ func (h *handler) choose(route *route, r *http.Request) (be *backend, canary boo
 		return alt.backend, true, alt.backend.bound(r, aff)
 	}
 	return route.backend, false, route.backend.bound(r, aff)
-}
-
-func setAffinity(header http.Header, aff *affinity, a *attempt, r *http.Request) {
-	if a.last == nil {
-		return
-	}
-	if c, err := r.Cookie(aff.cookie); err == nil && c.Value == a.last.id {
-		return
-	}
-	c := http.Cookie{Name: aff.cookie, Value: a.last.id, Path: aff.path, Domain: aff.domain, HttpOnly: true, Secure: r.TLS != nil || aff.secure, MaxAge: aff.maxAge, SameSite: aff.sameSite}
-	header.Add("Set-Cookie", c.String())
 }
 
 // prepare makes the request what the backend is to see: its path, host and
@@ -462,78 +387,11 @@ func schemeOf(r *http.Request) string {
 	return "http"
 }
 
-// admits reports whether a client's address may use the route: the denied
-// ranges are looked at first.
-func (s *settings) admits(a netip.Addr) bool {
-	in := func(ranges []netip.Prefix) bool {
-		return a.IsValid() && slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a) })
-	}
-	if in(s.deny) {
-		return false
-	}
-	return len(s.allow) == 0 || in(s.allow)
-}
-
 func (s *settings) bodyLimit(t *table) int64 {
 	if s.maxBody >= 0 {
 		return s.maxBody
 	}
 	return t.maxBody
-}
-
-// answer sets the headers of a cross-origin request and ends a preflight. It
-// reports whether the request is done.
-func (c *cors) answer(w http.ResponseWriter, r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" {
-		return false
-	}
-	allowed := ""
-	for _, o := range c.origins {
-		if o == "*" {
-			allowed = "*"
-			if c.credentials {
-				allowed = origin // "*" may not go with credentials
-			}
-			break
-		}
-		if o == origin || wildcardOrigin(o, origin) {
-			allowed = origin
-			break
-		}
-	}
-	if allowed == "" {
-		return false
-	}
-	header := w.Header()
-	header.Set("Access-Control-Allow-Origin", allowed)
-	if allowed != "*" {
-		header.Add("Vary", "Origin")
-	}
-	if c.credentials {
-		header.Set("Access-Control-Allow-Credentials", "true")
-	}
-	if c.expose != "" {
-		header.Set("Access-Control-Expose-Headers", c.expose)
-	}
-	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
-		return false
-	}
-	header.Set("Access-Control-Allow-Methods", c.methods)
-	header.Set("Access-Control-Allow-Headers", c.headers)
-	header.Set("Access-Control-Max-Age", strconv.Itoa(c.maxAge))
-	w.WriteHeader(http.StatusNoContent)
-	return true
-}
-
-// wildcardOrigin matches https://*.example.com.
-func wildcardOrigin(pattern, origin string) bool {
-	scheme, host, ok := strings.Cut(pattern, "://*.")
-	if !ok {
-		return false
-	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Scheme == scheme && strings.HasSuffix(u.Host, "."+host)
 }
 
 // plainWriter gives the platform's handlers what net/http's own writer has,
