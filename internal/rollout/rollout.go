@@ -20,7 +20,7 @@ type Rollout struct {
 	Aborted         bool
 	AbortedAt       time.Time
 	Paused          bool   // by a step, an inconclusive analysis or a user
-	PauseReason     string // CanaryPauseStep, BlueGreenPause, InconclusiveAnalysis, or "user"
+	PauseReason     string // CanaryPauseStep, BlueGreenPause, InconclusiveAnalysisRun, InconclusiveExperiment, or "user"
 	PausedSince     time.Time
 
 	Steps       []Step // canary only

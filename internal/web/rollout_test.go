@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/dynamic/fake"
 	"sigs.k8s.io/yaml"
 
+	"github.com/argoproj/argo-rollouts/pkg/apis/rollouts/v1alpha1"
+
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/release"
@@ -176,6 +178,12 @@ func TestRolloutPage(t *testing.T) {
 	if aborted, _, _ := unstructured.NestedBool(u.Object, "status", "abort"); aborted {
 		t.Error("the retry did nothing")
 	}
+
+	// Upstream's name of the reason.
+	s.must(unstructured.SetNestedSlice(u.Object, []any{map[string]any{"reason": string(v1alpha1.PauseReasonInconclusiveAnalysis), "startTime": "2026-01-02T03:04:05Z"}}, "status", "pauseConditions"))
+	_, err = kube.Resource(rollout.Resource).Namespace("shop").Update(t.Context(), u, metav1.UpdateOptions{})
+	s.must(err)
+	s.has(s.page("maya", at), "p.notice", "an analysis could not decide")
 }
 
 func TestReleaseSettings(t *testing.T) {
