@@ -17,6 +17,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/command/rest"
 	command "github.com/slipwayhq/slipway/internal/command/runner"
+	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/pipeline/pipelinetest"
 	"github.com/slipwayhq/slipway/internal/runner/runnertest"
@@ -167,5 +168,46 @@ func TestRegisterSaysWhatIsMissing(t *testing.T) {
 		if _, err := call(t.Context(), append([]string{"register", "--file", file}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// TestNetworksOfRegistrations: runners of containers on one machine never share
+// a network.
+func TestNetworksOfRegistrations(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"id":1}`)) }))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "runners.json")
+	start := func(context.Context, command.Registration, delivery.RunnerSession, delivery.Coordinator) error {
+		return nil
+	}
+	register := func(name string, more ...string) (string, error) {
+		c := command.New(nil, map[string]command.Start{"containerd": start})
+		var out bytes.Buffer
+		c.SetOut(&out)
+		c.SetErr(&out)
+		c.SilenceUsage, c.SilenceErrors = true, true
+		c.SetArgs(append([]string{"register", "--url", server.URL, "--token", "x", "--executor", "containerd", "--name", name, "--file", file}, more...))
+		return out.String(), c.ExecuteContext(t.Context())
+	}
+	for _, name := range []string{"a", "b"} {
+		if out, err := register(name, "--job-memory", "1Gi"); err != nil {
+			t.Fatal(err, out)
+		}
+	}
+	for want, args := range map[string][]string{
+		`overlaps the network of "b"`: {"--job-cidr", "10.46.32.0/20"},
+		"at least a /20":              {"--job-cidr", "10.50.0.0/24"},
+		"--job-memory":                {"--job-memory", "much"},
+		"--tls-ca-file":               {"--tls-ca-file", filepath.Join(t.TempDir(), "none")},
+	} {
+		if _, err := register("c", args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	raw, err := os.ReadFile(file)
+	var list []command.Registration
+	if err != nil || json.Unmarshal(raw, &list) != nil || len(list) != 2 || list[0].JobCIDR != "10.46.0.0/19" || list[1].JobCIDR != "10.46.32.0/19" || list[0].JobMemory != 1<<30 {
+		t.Errorf("%v\n%s", err, raw)
 	}
 }
