@@ -23,7 +23,7 @@ var (
 		`workqueue_(adds_total|depth|retries_total|queue_duration_seconds_(sum|count))`,
 	)
 	keepControllerManager = kept(keptCommon,
-		`workqueue_(adds_total|depth|retries_total|unfinished_work_seconds|longest_running_processor_seconds|queue_duration_seconds_(sum|count)|work_duration_seconds_(sum|count))`,
+		`workqueue_(adds_total|depth|retries_total|queue_duration_seconds_(sum|count))`,
 		`node_collector_(zone_health|zone_size|unhealthy_nodes_in_zone|evictions_total)`,
 		`leader_election_master_status`,
 	)
@@ -52,7 +52,7 @@ var (
 		`etcd_(mvcc_db_total_size_in_(bytes|use_in_bytes)|debugging_mvcc_(db_total_size_in_bytes|keys_total|watcher_total|slow_watcher_total|put_total|range_total|delete_total)|debugging_snap_save_total_duration_seconds_(sum|count)|mvcc_(put|range|delete|txn)_total)`,
 		`etcd_disk_(wal_fsync|backend_commit|backend_snapshot)_duration_seconds_(sum|count|bucket)`,
 		`etcd_network_(client_grpc_(received|sent)_bytes_total|peer_.+)`,
-		`grpc_server_(started_total|handled_total|msg_(received|sent)_total)`,
+		`grpc_server_(started|handled)_total`,
 	)
 	keepCoreDNS = kept(keptCommon,
 		`coredns_(build_info|panics_total|plugin_enabled|reload_failed_total|local_localhost_requests_total|hosts_(entries|reload_timestamp_seconds))`,
@@ -74,6 +74,6 @@ var (
 // bucketsKept thin out the API server's latencies, whose 24 bounds for each
 // verb and kind of object would be a third of all series.
 var bucketsKept = []object{
-	{"source_labels": []string{"__name__", "le"}, "regex": `apiserver_request_duration_seconds_bucket;(0\.005|0\.025|0\.2|0\.6|0\.8|1\.25|1\.5|2|3|4|6|8|15|20|45)(\.0)?`, "action": "drop"},
+	{"source_labels": []string{"__name__", "le"}, "regex": `apiserver_request_duration_seconds_bucket;(0\.005|0\.025|0\.05|0\.2|0\.6|0\.8|1\.25|1\.5|2|3|4|6|8|10|15|20|45|60)(\.0)?`, "action": "drop"},
 	{"source_labels": []string{"__name__", "verb"}, "regex": `apiserver_request_duration_seconds_bucket;(WATCH|CONNECT|WATCHLIST|PROXY)`, "action": "drop"},
 }
