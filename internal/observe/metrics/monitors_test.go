@@ -374,3 +374,39 @@ func TestProblemsAreToldInEvents(t *testing.T) {
 		}
 	}
 }
+
+// With a port's annotation the ports of a pod's containers are one target, and
+// the job outlives the ReplicaSet.
+func TestAnnotatedPods(t *testing.T) {
+	t.Parallel()
+	m, _ := fakeSession(t, shopMonitors)
+	cfg, _, err := m.scrapeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(cfg.ScrapeConfigs, func(c *config.ScrapeConfig) bool { return c.JobName == "annotations/pods" })
+	pod := func(container, port, annotation string) labels.Labels {
+		b := labels.NewBuilder(labels.FromMap(map[string]string{
+			"__address__": "10.0.0.1:" + port, "__meta_kubernetes_namespace": "shop", "__meta_kubernetes_pod_name": "cart-5c58568978-x",
+			"__meta_kubernetes_pod_controller_kind": "ReplicaSet", "__meta_kubernetes_pod_controller_name": "cart-5c58568978",
+			"__meta_kubernetes_pod_annotation_prometheus_io_scrape": "true", "__meta_kubernetes_pod_annotation_prometheus_io_port": annotation,
+			"__meta_kubernetes_pod_container_name": container, "__meta_kubernetes_pod_container_port_number": port, "__meta_kubernetes_pod_phase": "Running",
+		}))
+		if !relabel.ProcessBuilder(b, cfg.ScrapeConfigs[i].RelabelConfigs...) {
+			t.Fatal("the pod is not taken")
+		}
+		out := labels.NewBuilder(b.Labels())
+		b.Labels().Range(func(l labels.Label) {
+			if strings.HasPrefix(l.Name, "__meta_") {
+				out.Del(l.Name)
+			}
+		})
+		return out.Labels()
+	}
+	if one, two := pod("app", "8080", "9090"), pod("proxy", "15001", "9090"); !labels.Equal(one, two) || one.Get("job") != "shop/cart" || one.Get("__address__") != "10.0.0.1:9090" {
+		t.Errorf("%v, %v", one, two)
+	}
+	if one := pod("app", "8080", ""); one.Get("container") != "app" || one.Get("__address__") != "10.0.0.1:8080" {
+		t.Errorf("%v", one)
+	}
+}
