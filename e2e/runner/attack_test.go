@@ -79,7 +79,16 @@ try "docker run with a host folder" docker run --rm -v /etc:/x debian:bookworm-s
 try "docker run through a link" docker run --rm -v /builds/group/project/etclink:/x debian:bookworm-slim true
 try "docker run through dots" docker run --rm -v /builds/../etc:/x debian:bookworm-slim true
 try "docker run privileged" docker run --rm --privileged debian:bookworm-slim true
-try "docker run in the host's network" docker run --rm --network host debian:bookworm-slim true
+try "docker run in the host's network" docker run --rm --network host debian:bookworm-slim bash -c "timeout 3 bash -c 'exec 3<>/dev/tcp/127.0.0.1/$LOOPBACK' || timeout 3 bash -c 'exec 3<>/dev/tcp/$HOST/$CLOSED'"
+docker create --name thief debian:bookworm-slim true; docker run --name linked debian:bookworm-slim bash -c 'ln -s /tmp /up; ln -s ../../../../../../../../tmp /dots'
+try "docker cp through a link" docker cp linked:/up/slipway-attack-marker got
+try "docker cp through dots in a link" docker cp linked:/dots/slipway-attack-marker got
+try "docker cp from above" docker cp thief:/../../../../../../../../tmp/slipway-attack-marker got
+try "docker cp through a link of the job" docker cp thief:/etc/default etclink/default
+try "docker create with a host folder" docker create -v /etc:/x debian:bookworm-slim true
+docker run -d --name detached debian:bookworm-slim sleep 300
+try "docker exec with privileges" docker exec --privileged detached true
+try "docker exec mounting" docker exec detached mount -t tmpfs none /mnt
 try "docker run reaching the host" docker run --rm debian:bookworm-slim bash -c "timeout 3 bash -c 'exec 3<>/dev/tcp/$HOST/$CLOSED'"
 mkdir b; printf 'FROM debian:bookworm-slim\nRUN --security=insecure true\n' > b/insecure
 printf 'FROM debian:bookworm-slim\nRUN --network=host true\n' > b/hostnet

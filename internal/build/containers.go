@@ -92,6 +92,11 @@ func (c *command) makeContainer(ctx context.Context, name, image string, r RunRe
 	} else if !containerName.MatchString(name) {
 		return nil, fmt.Errorf("Invalid container name (%s), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed", name) //nolint:staticcheck // docker's own words
 	}
+	for _, alias := range r.Names {
+		if !containerName.MatchString(alias) {
+			return nil, fmt.Errorf("invalid network alias %q", alias)
+		}
+	}
 	one.request.Names = append([]string{one.name, one.id[:12]}, r.Names...)
 	if r.Hostname == "" {
 		one.request.Hostname = one.id[:12]
