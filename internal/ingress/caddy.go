@@ -215,6 +215,8 @@ func (p *proxies) config(k proxyKey) object {
 		"network_proxy": object{"from": "none"},
 		"dial_timeout":  k.connect.String(),
 		"keep_alive":    object{"max_idle_conns_per_host": 128, "idle_timeout": "90s"},
+		// A client that asks before it sends its body is answered by the backend.
+		"expect_continue_timeout": "1s",
 	}
 	if k.send > 0 {
 		transport["write_timeout"] = k.send.String()
