@@ -362,7 +362,7 @@ spec:
     metadata: {name: 'many-{{.number}}'}
     spec:
       project: default
-      source: {repoURL: %s, targetRevision: main, path: sets/one, kustomize: {namePrefix: 'n{{.number}}-'}}
+      source: {repoURL: %s, targetRevision: main, path: fifty, kustomize: {namePrefix: 'n{{.number}}-'}}
       destination: {server: "https://kubernetes.default.svc", namespace: fifty}
       syncPolicy: {automated: {selfHeal: true}, syncOptions: [CreateNamespace=true]}
 `
@@ -375,10 +375,13 @@ func (l *lab) testFifty(t *testing.T) {
 	for n := range 50 {
 		elements = append(elements, fmt.Sprintf("{number: \"%d\"}", n))
 	}
+	l.push(t, "fifty", map[string]string{"fifty/kustomization.yaml": kustomization("a.yaml"), "fifty/a.yaml": fmt.Sprintf(configMap, "one", "1")})
 	dora := l.browser(t, "dora")
 	stop, worst := make(chan struct{}), map[string]time.Duration{}
 	var asking sync.WaitGroup
 	var mu sync.Mutex
+	done := sync.OnceFunc(func() { close(stop); asking.Wait() })
+	defer done()
 	for _, path := range []string{"/-/applications?search=many-", "/argocd/api/v1/applications?fields=items.metadata.name"} {
 		asking.Go(func() {
 			took := answersWithin(t, dora, l.URL+path, stop)
@@ -389,7 +392,7 @@ func (l *lab) testFifty(t *testing.T) {
 	}
 	start := time.Now()
 	i.RunInput(fmt.Sprintf(fifty, strings.Join(elements, ", "), l.repo), "kubectl", "apply", "-f", "-")
-	i.Eventually("fifty Applications are synced", 3*time.Minute, func() bool {
+	i.Eventually("fifty Applications are synced", 2*time.Minute, func() bool {
 		apps, err := l.apps.List(t.Context())
 		synced := 0
 		for _, a := range apps {
@@ -400,8 +403,7 @@ func (l *lab) testFifty(t *testing.T) {
 		return err == nil && synced == 50
 	})
 	t.Logf("fifty Applications synced after %s", time.Since(start).Round(time.Second))
-	close(stop)
-	asking.Wait()
+	done()
 	for path, took := range worst {
 		t.Logf("%s answered in at most %s meanwhile", path, took.Round(time.Millisecond))
 		if took > 5*time.Second {
