@@ -198,7 +198,7 @@ func (r *Registry) checkQuota(ctx context.Context, c *claims, name string, refer
 	}
 	if size > r.cfg.ProjectQuota || references == nil && size == r.cfg.ProjectQuota {
 		return &delivery.Error{Kind: delivery.Forbidden,
-			Message: fmt.Sprintf("The project %s may keep %s of images, and this push would make it %s.", entry.Meta.ProjectPath, bytesText(r.cfg.ProjectQuota), bytesText(size)),
+			Message: fmt.Sprintf("The project %s may keep %s of images, and this push would make it %s.", entry.Meta.ProjectPath, delivery.BytesText(r.cfg.ProjectQuota), delivery.BytesText(size)),
 			Next:    "Delete tags that are no longer needed or set a clean-up policy."}
 	}
 	return nil
@@ -214,24 +214,10 @@ func (r *Registry) checkSpace(incoming int64) error {
 	free := int64(fs.Bavail) * fs.Bsize
 	if free-max(incoming, 0) < r.cfg.MinFree {
 		return &delivery.Error{Kind: delivery.Forbidden,
-			Message: fmt.Sprintf("The server's disk is nearly full: %s free, and %s are kept free.", bytesText(free), bytesText(r.cfg.MinFree)),
+			Message: fmt.Sprintf("The server's disk is nearly full: %s free, and %s are kept free.", delivery.BytesText(free), delivery.BytesText(r.cfg.MinFree)),
 			Next:    "Ask an administrator to free some space, then push again."}
 	}
 	return nil
-}
-
-// bytesText writes a size for people.
-func bytesText(n int64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB"}
-	value, unit := float64(n), 0
-	for value >= 1000 && unit < len(units)-1 {
-		value /= 1000
-		unit++
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", value, units[unit])
 }
 
 // buffered holds a small response until it is known to be the right one.

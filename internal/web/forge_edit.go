@@ -368,7 +368,7 @@ func (s *Server) deleteFile(w http.ResponseWriter, r *Request) error {
 func parsed(err error) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return &delivery.Error{Kind: delivery.TooLarge, Message: fmt.Sprintf("The form is larger than %s. Push the file with git.", humanBytes(large.Limit)), Err: err}
+		return &delivery.Error{Kind: delivery.TooLarge, Message: fmt.Sprintf("The form is larger than %s. Push the file with git.", delivery.BytesText(large.Limit)), Err: err}
 	}
 	if err != nil {
 		return &delivery.Error{Kind: delivery.Invalid, Message: "The form could not be read.", Err: err}

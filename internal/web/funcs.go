@@ -21,7 +21,7 @@ func (s *Server) funcs() template.FuncMap {
 		"stamp":    stamp,
 		"short":    short,
 		"digest":   shortDigest,
-		"bytes":    humanBytes,
+		"bytes":    delivery.BytesText,
 		"seconds":  humanSeconds,
 		"projectPath": func(p *delivery.Project, parts ...string) string {
 			return projectPath(p.FullPath, parts...)
@@ -155,20 +155,6 @@ func ago(t time.Time) string {
 		}
 	}
 	return s
-}
-
-func humanBytes(n int64) string {
-	f := float64(n)
-	for _, unit := range []string{"B", "KB", "MB", "GB"} {
-		if f < 1024 {
-			if unit == "B" || f >= 100 {
-				return fmt.Sprintf("%.0f %s", f, unit)
-			}
-			return fmt.Sprintf("%.1f %s", f, unit)
-		}
-		f /= 1024
-	}
-	return fmt.Sprintf("%.1f TB", f)
 }
 
 // humanSeconds writes a length of time given in seconds.

@@ -430,7 +430,7 @@ func pipelineStep(p *delivery.Project, rel release.Release) startStep {
 func imageStep(p *delivery.Project, rel release.Release) startStep {
 	for _, i := range rel.Images {
 		if i.Repository == strings.ToLower(p.FullPath) {
-			text := humanBytes(i.Size)
+			text := delivery.BytesText(i.Size)
 			if i.Scan != nil && i.Scan.Status == "success" {
 				text += ", scanned"
 			}

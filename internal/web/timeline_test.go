@@ -102,7 +102,7 @@ func TestTimelinePages(t *testing.T) {
 	s.has(doc, ".stage-pipeline", "smoke The script failed.")
 	s.count(doc, `.stage-pipeline form[action="/demo/app/-/jobs/71/retry"]`, 1)
 	s.count(doc, `.stage-pipeline form[action="/demo/app/-/jobs/72/play"]`, 1)
-	s.has(doc, ".stage-image", "41.0 MB")
+	s.has(doc, ".stage-image", "43.0 MB")
 	s.has(doc, ".tl-spans tr:nth-child(1)", "build24 sdone at 25 s")
 	s.has(doc, ".tl-spans tr.now", "taken back production6.0 s30 s")
 	s.has(doc, ".stage-scan", "1 high, 3 low")

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/slipwayhq/slipway/internal/command/rest"
+	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
 func cacheCommand(connect rest.Connect) *cobra.Command {
@@ -34,7 +35,7 @@ func cacheCommand(connect rest.Connect) *cobra.Command {
 				if i.LastUsed != nil {
 					used = i.LastUsed.Format("2006-01-02 15:04")
 				}
-				return fmt.Sprintf("%s\t%s\t%s\t%s", i.Reference, shortDigest(i.Digest), bytesText(i.Size), used)
+				return fmt.Sprintf("%s\t%s\t%s\t%s", i.Reference, shortDigest(i.Digest), delivery.BytesText(i.Size), used)
 			})
 		}),
 	}
@@ -66,9 +67,9 @@ func collectCommand(connect rest.Connect) *cobra.Command {
 			if asJSON {
 				return writeJSON(c.OutOrStdout(), done)
 			}
-			fmt.Fprintf(c.OutOrStdout(), "Removed %d tags, %d images and %d blobs: %s freed in %.1f s.\n", done.Tags, done.Images, done.Blobs, bytesText(done.Bytes), done.Seconds)
+			fmt.Fprintf(c.OutOrStdout(), "Removed %d tags, %d images and %d blobs: %s freed in %.1f s.\n", done.Tags, done.Images, done.Blobs, delivery.BytesText(done.Bytes), done.Seconds)
 			if done.WaitingImages+done.WaitingBlobs > 0 {
-				fmt.Fprintf(c.OutOrStdout(), "Too young to go: %d images without a tag, and %d blobs (%s) that a push under way could still need.\n", done.WaitingImages, done.WaitingBlobs, bytesText(done.WaitingBytes))
+				fmt.Fprintf(c.OutOrStdout(), "Too young to go: %d images without a tag, and %d blobs (%s) that a push under way could still need.\n", done.WaitingImages, done.WaitingBlobs, delivery.BytesText(done.WaitingBytes))
 			}
 			return nil
 		}),
@@ -145,7 +146,7 @@ func previewPolicy(c *cobra.Command, client *rest.Client, path string, policy ma
 		return err
 	}
 	err := table(c.OutOrStdout(), "WOULD GO\tDIGEST\tSIZE\tPUSHED", list, func(e expiring) string {
-		return fmt.Sprintf("%s:%s\t%s\t%s\t%s", e.Repository, e.Tag, shortDigest(e.Digest), bytesText(e.Size), e.PushedAt.Format("2006-01-02 15:04"))
+		return fmt.Sprintf("%s:%s\t%s\t%s\t%s", e.Repository, e.Tag, shortDigest(e.Digest), delivery.BytesText(e.Size), e.PushedAt.Format("2006-01-02 15:04"))
 	})
 	if err == nil {
 		_, err = fmt.Fprintf(c.OutOrStdout(), "%d tags would go; nothing was removed.\n", len(list))

@@ -95,7 +95,7 @@ func listCommand(connect rest.Connect) *cobra.Command {
 				return writeJSON(c.OutOrStdout(), list)
 			}
 			return table(c.OutOrStdout(), "REPOSITORY\tTAGS\tIMAGES\tSIZE\tSINCE", list, func(r repository) string {
-				return fmt.Sprintf("%s\t%d\t%d\t%s\t%s", r.Path, r.TagsCount, r.Images, bytesText(r.Size), r.CreatedAt.Format(time.DateOnly))
+				return fmt.Sprintf("%s\t%d\t%d\t%s\t%s", r.Path, r.TagsCount, r.Images, delivery.BytesText(r.Size), r.CreatedAt.Format(time.DateOnly))
 			})
 		}),
 	}
@@ -153,7 +153,7 @@ func tagsCommand(connect rest.Connect) *cobra.Command {
 				if t.JobID != 0 {
 					job = fmt.Sprint(t.JobID)
 				}
-				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", t.Name, shortDigest(t.Digest), bytesText(t.TotalSize), t.CreatedAt.Format("2006-01-02 15:04"), job)
+				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", t.Name, shortDigest(t.Digest), delivery.BytesText(t.TotalSize), t.CreatedAt.Format("2006-01-02 15:04"), job)
 			})
 		}),
 	}
@@ -385,18 +385,4 @@ func table[T any](w io.Writer, head string, rows []T, line func(T) string) error
 func shortDigest(d string) string {
 	_, hex, _ := strings.Cut(d, ":")
 	return hex[:min(len(hex), 12)]
-}
-
-// bytesText writes a size for people.
-func bytesText(n int64) string {
-	units := []string{"B", "kB", "MB", "GB", "TB"}
-	value, unit := float64(n), 0
-	for value >= 1000 && unit < len(units)-1 {
-		value /= 1000
-		unit++
-	}
-	if unit == 0 {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", value, units[unit])
 }
