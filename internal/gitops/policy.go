@@ -15,6 +15,7 @@ import (
 //	@alice           the person
 //	@acme:developer  whoever is at least Developer in the group or project acme
 const (
+	PolicyAccount  = "slipway"          // the platform's own account, with which it calls the API
 	PolicyUsers    = "slipway:users"    // everybody who is signed in
 	PolicyAdmins   = "slipway:admins"   // the platform's administrators
 	PolicyAuditors = "slipway:auditors" // administrators by a token that only reads
@@ -60,9 +61,16 @@ func SourceProject(forgeURL string, a *Application) (fullPath string, ok bool) {
 	return "", false
 }
 
+// PolicyBase is what the platform needs whatever else Argo CD's policy says:
+// all rights for its own account and its administrators.
+const PolicyBase = "g, " + PolicyAccount + ", role:admin\n" +
+	"g, " + PolicyAdmins + ", role:admin\n" +
+	"g, " + PolicyAuditors + ", role:readonly\n"
+
 // Policy returns Argo CD's policy (the CSV of argocd-rbac-cm) that gives people
 // the rights in Applications that their roles in the source projects give.
-// open reports whether everybody who is signed in may read a project.
+// open reports whether everybody who is signed in may read a project. It begins
+// with PolicyBase, so that policy.csv is free for what users write there.
 func Policy(forgeURL string, apps []*Application, open func(fullPath string) bool) string {
 	var lines []string
 	// Argo CD looks at those groups of a person only that have a role.
@@ -92,5 +100,5 @@ func Policy(forgeURL string, apps []*Application, open func(fullPath string) boo
 		}
 	}
 	slices.Sort(lines)
-	return "# Written by the platform from the roles in its projects.\n" + strings.Join(slices.Compact(lines), "\n") + "\n"
+	return "# Written by the platform from the roles in its projects.\n" + PolicyBase + strings.Join(slices.Compact(lines), "\n") + "\n"
 }

@@ -16,6 +16,8 @@ func TestPolicy(t *testing.T) {
 	}
 	got := Policy("http://forge:8080", apps, func(path string) bool { return path == "acme/open" })
 	for _, want := range []string{
+		// Without it, a policy.csv as Argo CD's documentation shows would lock the platform out.
+		"g, slipway, role:admin\n", "g, slipway:admins, role:admin\n", "g, slipway:auditors, role:readonly\n",
 		"p, role:@acme/ops:reporter, applications, get, default/shop, allow\n",
 		"p, role:@acme/ops:reporter, logs, get, default/shop, allow\n",
 		"p, role:@acme/ops:developer, applications, sync, default/shop, allow\n",

@@ -26,7 +26,7 @@ import (
 
 const (
 	// platformAccount is the Argo CD account with which the platform calls the API.
-	platformAccount = "slipway"
+	platformAccount = gitops.PolicyAccount
 	// appliedAnnotation holds the digests of the values the platform set.
 	appliedAnnotation = "slipway.dev/applied-defaults"
 	// forgeCredsName is the Secret with the credential for the platform's repositories.
@@ -59,7 +59,7 @@ func (b *bootstrap) run(ctx context.Context) error {
 		{common.ArgoCDConfigMapName, b.configMapDefaults()},
 		{common.ArgoCDRBACConfigMapName, rbacDefaults()},
 		{"argocd-cmd-params-cm", nil},
-		{common.ArgoCDKnownHostsConfigMapName, nil},
+		{common.ArgoCDKnownHostsConfigMapName, map[string]string{common.DefaultSSHKnownHostsName: knownHosts}},
 		{common.ArgoCDTLSCertsConfigMapName, nil},
 		{common.ArgoCDGPGKeysConfigMapName, nil},
 		{"argocd-notifications-cm", nil},

@@ -3,9 +3,6 @@ package engine
 import (
 	"context"
 
-	log "github.com/sirupsen/logrus"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	commitclient "github.com/argoproj/argo-cd/v3/commitserver/apiclient"
@@ -25,23 +22,9 @@ import (
 // sync: a process that ends in between would leave the Application as it was
 // before the sync until the next regular comparison, minutes later.
 func (e *Engine) compareUnfinished(ctx context.Context) {
-	for _, namespace := range append([]string{Namespace}, e.params.namespaces...) {
-		client := e.apps.ArgoprojV1alpha1().Applications(namespace)
-		list, err := client.List(ctx, metav1.ListOptions{})
-		if err != nil {
-			log.WithError(err).Warn("the Applications could not be listed to go on with what was under way")
-			continue
-		}
-		for i := range list.Items {
-			a := &list.Items[i]
-			if a.Status.Sync.Status == v1alpha1.SyncStatusCodeSynced && !finishedSince(a) {
-				continue
-			}
-			if _, err := argo.RefreshApp(client, a.Name, v1alpha1.RefreshTypeNormal, nil); err != nil && !apierrors.IsNotFound(err) {
-				log.WithError(err).WithField("application", a.Name).Warn("an Application could not be asked to be compared")
-			}
-		}
-	}
+	e.refresh(ctx, v1alpha1.RefreshTypeNormal, func(a *v1alpha1.Application) bool {
+		return a.Status.Sync.Status != v1alpha1.SyncStatusCodeSynced || finishedSince(a)
+	})
 }
 
 // finishedSince reports whether a sync ended after the last comparison.

@@ -1,6 +1,16 @@
 package engine
 
-import "github.com/slipwayhq/slipway/internal/gitops"
+import (
+	_ "embed"
+
+	"github.com/slipwayhq/slipway/internal/gitops"
+)
+
+// knownHosts are the host keys of public git servers that upstream's
+// installation brings.
+//
+//go:embed known_hosts
+var knownHosts string
 
 // configDefaults are the platform's values in argocd-cm; exclusions and
 // ignored updates are upstream's own defaults, reduced to what this platform's
@@ -62,14 +72,8 @@ const exclusions = `- apiGroups: ['', discovery.k8s.io]
 `
 
 // rbacDefaults give the platform's own account and its administrators all
-// rights; others have what the platform writes into another key, from their
-// roles in the projects that Applications come from (gitops.Policy), and what
-// is added to policy.csv or to the roles of an AppProject.
+// rights until the platform has written its own key of argocd-rbac-cm, which
+// says the same (gitops.Policy) and stays when users write their own policy.csv.
 func rbacDefaults() map[string]string {
-	return map[string]string{
-		"policy.csv": "g, " + platformAccount + ", role:admin\n" +
-			"g, " + gitops.PolicyAdmins + ", role:admin\n" +
-			"g, " + gitops.PolicyAuditors + ", role:readonly\n",
-		"scopes": "[groups]",
-	}
+	return map[string]string{"policy.csv": gitops.PolicyBase, "scopes": "[groups]"}
 }

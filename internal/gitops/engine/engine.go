@@ -51,6 +51,8 @@ type Engine struct {
 
 	metrics handlers
 	hooks   handlers
+
+	reconfigured reconfigured
 }
 
 // New prepares the process environment and the clients. It opens no listener
@@ -71,7 +73,7 @@ func New(c *gitops.Config, reporter Reporter) (*Engine, error) {
 	if err := v1alpha1.SetK8SConfigDefaults(cfg); err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, reporter: reporter, folders: f, rest: cfg, metrics: newHandlers(), hooks: newHandlers()}
+	e := &Engine{config: c, reporter: reporter, folders: f, rest: cfg, metrics: newHandlers(), hooks: newHandlers(), reconfigured: reconfigured{wake: make(chan struct{}, 1)}}
 	if e.kube, err = kubernetes.NewForConfig(cfg); err != nil {
 		return nil, err
 	}
@@ -111,6 +113,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		{"cache", e.caches.run},
 		{ComponentBootstrap, e.bootstrap().followSecrets},
 		{ComponentBootstrap, func(ctx context.Context) error { return e.folders.follow(ctx, e) }},
+		{ComponentController, e.followSettings},
 		{ComponentRepoServer, e.runRepoServer},
 		{ComponentController, e.runController},
 		{ComponentServer, e.runServer},

@@ -64,13 +64,17 @@ func (f *folders) follow(ctx context.Context, e *Engine) error {
 	w := kubewatch.Follower[unstructured.Unstructured]{
 		Resource: e.dynamic.Resource(configMaps).Namespace(Namespace),
 		Decode:   func(u *unstructured.Unstructured) (*unstructured.Unstructured, error) { return u, nil },
-		Tell: func(_, after *unstructured.Unstructured) {
+		Tell: func(before, after *unstructured.Unstructured) {
 			if after == nil {
 				return
 			}
 			data, _, _ := unstructured.NestedStringMap(after.Object, "data")
 			if err := f.take(ctx, after.GetName(), data); err != nil {
 				log.WithError(err).Errorf("the ConfigMap %s is not in effect", after.GetName())
+			}
+			if before != nil {
+				last, _, _ := unstructured.NestedStringMap(before.Object, "data")
+				e.reconfigured.tell(after.GetName(), last, data)
 			}
 		},
 	}
