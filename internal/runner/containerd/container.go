@@ -167,12 +167,30 @@ type process struct {
 	exited  <-chan client.ExitStatus
 	done    func() // releases the input
 	started func() // told when it runs; may be nil
+	// patience is how long containerd may take to end the process.
+	patience time.Duration
+}
+
+// outlast returns a context that ends a while after ctx, for what must be done
+// when ctx has ended but not for ever.
+func outlast(ctx context.Context, after time.Duration) (context.Context, context.CancelFunc) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(after)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-lasting.Done():
+		}
+	})
+	return lasting, func() { stop(); cancel() }
 }
 
 // launch creates a task of the container with the streams given; start lets it
 // run.
 func (c *container) launch(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) (*process, error) {
-	p := &process{done: func() {}}
+	p := &process{done: func() {}, patience: c.executor.config.AnswerTimeout}
 	input := stdin
 	if stdin != nil {
 		reader := &closingReader{r: stdin, end: make(chan struct{})}
@@ -188,13 +206,17 @@ func (c *container) launch(ctx context.Context, stdin io.Reader, stdout, stderr 
 	if reader, ok := input.(*closingReader); ok {
 		reader.onEnd(func() {
 			// The process may be gone: then nobody waits for the end of its input.
-			_ = task.CloseIO(context.WithoutCancel(ctx), client.WithStdinCloser)
+			lasting, cancel := outlast(ctx, c.executor.config.AnswerTimeout)
+			defer cancel()
+			_ = task.CloseIO(lasting, client.WithStdinCloser)
 		})
 	}
 	// The exit is awaited in a context of its own: ctx ends the process, and
 	// the exit follows.
 	if p.exited, err = task.Wait(context.WithoutCancel(ctx)); err != nil {
-		return nil, errors.Join(fmt.Errorf("wait for process: %w", err), p.remove(context.WithoutCancel(ctx)))
+		lasting, cancel := outlast(ctx, c.executor.config.AnswerTimeout)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("wait for process: %w", err), p.remove(lasting))
 	}
 	return p, nil
 }
@@ -240,11 +262,13 @@ func (c *closingReader) finish() {
 }
 
 // run starts the process and waits for its end, which ctx brings about when it
-// is done: first by SIGTERM to all, after a grace by SIGKILL.
+// is done: first by SIGTERM to all, after a grace by SIGKILL. When containerd
+// does not answer to that, the process is left to the container's removal.
 func (p *process) run(ctx context.Context, grace time.Duration) (code uint32, err error) {
-	background := context.WithoutCancel(ctx)
-	if err := p.task.Start(background); err != nil {
-		return 0, errors.Join(fmt.Errorf("start process: %w", err), p.remove(background))
+	lasting, cancel := outlast(ctx, p.patience)
+	defer cancel()
+	if err := p.task.Start(lasting); err != nil {
+		return 0, errors.Join(fmt.Errorf("start process: %w", err), p.remove(lasting))
 	}
 	if p.started != nil {
 		p.started()
@@ -253,9 +277,9 @@ func (p *process) run(ctx context.Context, grace time.Duration) (code uint32, er
 	select {
 	case status = <-p.exited:
 	case <-ctx.Done():
-		status = p.stop(background, grace)
+		status = p.stop(lasting, grace)
 	}
-	if err := p.remove(background); err != nil {
+	if err := p.remove(lasting); err != nil {
 		return 0, err
 	}
 	if ctx.Err() != nil {
@@ -264,7 +288,7 @@ func (p *process) run(ctx context.Context, grace time.Duration) (code uint32, er
 	return status.ExitCode(), status.Error()
 }
 
-// stop ends every process of the task.
+// stop ends every process of the task, or gives up when ctx ends.
 func (p *process) stop(ctx context.Context, grace time.Duration) client.ExitStatus {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		// A task that is gone has its exit in the channel.
@@ -277,7 +301,12 @@ func (p *process) stop(ctx context.Context, grace time.Duration) client.ExitStat
 		case <-timer.C:
 		}
 	}
-	return <-p.exited
+	select {
+	case status := <-p.exited:
+		return status
+	case <-ctx.Done():
+		return *client.NewExitStatus(client.UnknownExitStatus, time.Time{}, ctx.Err())
+	}
 }
 
 // remove deletes the task, killing what is left of it, after its output has

@@ -119,8 +119,12 @@ func (env *environment) Exec(ctx context.Context, s runner.Script) error {
 	}
 	var next launched
 	if env.pending != nil {
-		next = <-env.pending
-		env.pending = nil
+		select {
+		case next = <-env.pending:
+			env.pending = nil
+		case <-ctx.Done():
+			return context.Cause(ctx) // Close takes what comes yet
+		}
 	} else {
 		next = env.launch(ctx)
 	}
@@ -155,8 +159,24 @@ func (*environment) startError(err error) error {
 	return err
 }
 
-// Close implements runner.Environment.
+// Close implements runner.Environment. What cannot be removed until ctx ends is
+// left to the executor, which tries again until it succeeds.
 func (env *environment) Close(ctx context.Context) error {
+	err := env.remove(ctx)
+	if err == nil {
+		return nil
+	}
+	env.executor.left.add(env)
+	if ctx.Err() != nil {
+		env.request.Log.Warn("containerd does not answer: what is left of this job is removed as soon as it does")
+	}
+	return err
+}
+
+// remove is one try to remove all that Prepare made.
+func (env *environment) remove(ctx context.Context) error {
+	env.closing.Lock()
+	defer env.closing.Unlock()
 	env.mu.Lock()
 	env.closed = true
 	extra := slices.Collect(maps.Values(env.extra))
@@ -170,13 +190,18 @@ func (env *environment) Close(ctx context.Context) error {
 		}
 	}
 	if env.pending != nil {
-		if left := <-env.pending; left.err == nil {
-			left.input.set(strings.NewReader(""))
-			left.stdout.set(io.Discard)
-			left.stderr.set(io.Discard)
-			errs = append(errs, left.process.remove(ctx))
+		select {
+		case left := <-env.pending:
+			env.pending = nil
+			if left.err == nil {
+				left.input.set(strings.NewReader(""))
+				left.stdout.set(io.Discard)
+				left.stderr.set(io.Discard)
+				errs = append(errs, left.process.remove(ctx))
+			}
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("create process: %w", ctx.Err()))
 		}
-		env.pending = nil
 	}
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -204,13 +229,16 @@ func (env *environment) Close(ctx context.Context) error {
 	for _, one := range extra {
 		remove(one)
 	}
-	if env.segment != nil {
+	if env.segment != nil && !env.detached {
 		// The kernel takes its time to end interfaces, and needs no process gone.
 		group.Go(func() {
-			if err := env.segment.close(); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
+			err := env.segment.close()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
 				errs = append(errs, err)
+			} else {
+				env.detached = true
 			}
 		})
 	}

@@ -62,6 +62,10 @@ type Config struct {
 	ServiceLimits  runner.Limits // of each service
 	ServiceTimeout time.Duration // to become ready (default 30 s)
 	StopGrace      time.Duration // between SIGTERM and SIGKILL (default 2 s)
+	// AnswerTimeout is how long containerd may take to end what belongs to a job
+	// whose time is over (default 20 s). Then the job ends without it, and what
+	// is left is removed when containerd answers again.
+	AnswerTimeout time.Duration
 
 	// Trust makes the jobs' clients trust the platform's certificate authority.
 	Trust Trust
@@ -101,6 +105,7 @@ type Executor struct {
 	oom      *oomWatch
 	pulls    keyedLock
 	sweeper  *sweeper
+	left     *leftovers
 }
 
 // New connects to containerd, which may still be starting: calls wait for it.
@@ -130,6 +135,9 @@ func New(config Config) (*Executor, error) {
 	if config.ImageBudget == 0 {
 		config.ImageBudget = 20e9
 	}
+	if config.AnswerTimeout == 0 {
+		config.AnswerTimeout = 20 * time.Second
+	}
 	if config.StopGrace == 0 {
 		config.StopGrace = 2 * time.Second
 	}
@@ -148,6 +156,7 @@ func New(config Config) (*Executor, error) {
 	e := &Executor{config: config, client: connection, network: network, dns: dns,
 		apparmor: apparmor.HostSupports(), oom: newOOMWatch()}
 	e.sweeper = newSweeper(e)
+	e.left = newLeftovers(config.AnswerTimeout)
 	return e, nil
 }
 
@@ -155,6 +164,7 @@ func New(config Config) (*Executor, error) {
 func (e *Executor) Close(ctx context.Context) error {
 	e.oom.stop()
 	e.sweeper.stop()
+	e.left.stop()
 	return errors.Join(e.client.Close(), e.network.unfence(ctx))
 }
 
@@ -194,6 +204,7 @@ func (e *Executor) Recover(ctx context.Context) error {
 	}
 	e.oom.start(e.client)
 	e.sweeper.start()
+	e.left.start()
 	return nil
 }
 
@@ -225,6 +236,9 @@ type environment struct {
 	sequence int
 	mounts   []specs.Mount
 
+	closing  sync.Mutex // held while the environment is removed
+	detached bool       // the segment is closed: another job may have its place
+
 	mu      sync.Mutex
 	extra   map[string]*container // containers of `docker run`
 	pending chan launched
@@ -250,7 +264,9 @@ func (e *Executor) Prepare(ctx context.Context, r runner.EnvironmentRequest) (_ 
 		dir: filepath.Join(e.config.Dir, "files", strconv.FormatInt(r.JobID, 10))}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, env.Close(context.WithoutCancel(ctx)))
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.config.AnswerTimeout)
+			defer cancel()
+			err = errors.Join(err, env.Close(closing))
 		}
 	}()
 	if err := os.MkdirAll(env.dir, 0o755); err != nil {

@@ -208,8 +208,10 @@ func (b *Beside) Exec(ctx context.Context, r RunRequest) (exitCode int, err erro
 	if err != nil {
 		return 0, fmt.Errorf("make process: %w", err)
 	}
+	lasting, cancel := outlast(ctx, b.env.executor.config.AnswerTimeout)
+	defer cancel()
 	defer func() {
-		if _, gone := process.Delete(context.WithoutCancel(ctx), containerdclient.WithProcessKill); gone != nil && !errdefs.IsNotFound(gone) {
+		if _, gone := process.Delete(lasting, containerdclient.WithProcessKill); gone != nil && !errdefs.IsNotFound(gone) {
 			err = errors.Join(err, fmt.Errorf("remove process: %w", gone))
 		}
 	}()
