@@ -112,7 +112,7 @@ async function draw(element: HTMLElement): Promise<void> {
 }
 
 function drawPoints(element: HTMLElement): void {
-  const points = JSON.parse(element.dataset.points || "[]") as [number, number | null][];
+  const points = aMinute(JSON.parse(element.dataset.points || "[]") as [number, number | null][]);
   const limit = element.dataset.limit ? Number(element.dataset.limit) : undefined;
   const columns: (number | null)[][] = [points.map(([, v]) => v)];
   if (limit !== undefined) columns.push(points.map(() => limit));
@@ -146,6 +146,16 @@ function drawPoints(element: HTMLElement): void {
     ],
   };
   charts.set(element, new uPlot(options, data, element));
+}
+
+// aMinute surrounds few values with the rest of a minute: a single one would
+// get an axis of years, and no line for the limit.
+function aMinute(points: [number, number | null][]): [number, number | null][] {
+  const first = points[0]?.[0];
+  const last = points[points.length - 1]?.[0];
+  if (first === undefined || last === undefined || last - first >= 60) return points;
+  const missing = (60 - (last - first)) / 2;
+  return [[first - missing, null], ...points, [last + missing, null]];
 }
 
 function say(element: HTMLElement, text: string): void {
