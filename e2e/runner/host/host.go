@@ -53,7 +53,20 @@ const BaseImage = "docker.io/library/debian:bookworm-slim"
 type Host struct {
 	Dir    string
 	Config node.Config
-	stop   func()
+
+	process *os.Process // containerd, where this process started it
+	stop    func()
+}
+
+// Signal sends a signal to containerd.
+func (h *Host) Signal(t testing.TB, signal os.Signal) {
+	t.Helper()
+	if h.process == nil {
+		t.Fatal("another process started containerd")
+	}
+	if err := h.process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
 }
 
 var shared = sync.OnceValues(start)
@@ -171,6 +184,7 @@ func startIn(dir string) (*Host, error) {
 	if err := process.Start(); err != nil {
 		return nil, err
 	}
+	h.process = process.Process
 	h.stop = func() {
 		_ = process.Process.Signal(os.Interrupt)
 		_ = process.Wait()
