@@ -161,9 +161,8 @@ func state(s string) string {
 
 // Manifest returns the live object of a resource in the tree, as JSON.
 func (s *Server) Manifest(ctx context.Context, app string, n Node) (json.RawMessage, error) {
-	q := url.Values{"namespace": {n.Namespace}, "resourceName": {n.Name}, "version": {n.Version}, "group": {n.Group}, "kind": {n.Kind}}
 	var doc struct{ Manifest string }
-	if err := s.get(ctx, "/api/v1/applications/"+url.PathEscape(app)+"/resource", q, &doc); err != nil {
+	if err := s.get(ctx, "/api/v1/applications/"+url.PathEscape(app)+"/resource", resourceQuery(n), &doc); err != nil {
 		return nil, err
 	}
 	return json.RawMessage(doc.Manifest), nil

@@ -157,23 +157,49 @@ func (s *Server) sourceLink(v *applicationView, one gitops.Source) string {
 	return projectPath(path, "tree", escapePath(strings.TrimPrefix(ref, "refs/heads/")), escapePath(one.Path))
 }
 
-// revision describes a commit. One that is not there, or of another repository,
-// keeps its number only.
+// revision describes a commit. One that is not there, or of a repository that
+// the caller may not see, keeps its number only.
 func (s *Server) revision(ctx context.Context, v *applicationView, sha string) revisionView {
 	out := revisionView{Revision: sha}
-	if v.Project == nil || s.Forge == nil || len(sha) != 40 {
+	if len(sha) != 40 {
 		return out
 	}
-	id := v.Project.ID
-	c, err := s.Operations.commits.get(strconv.FormatInt(id, 10)+" "+sha, func() (delivery.Commit, error) { return s.Forge.Commit(ctx, id, sha) })
+	key, ask := v.Name+" "+sha, func() (delivery.Commit, error) { return s.foreignCommit(ctx, v.Application, sha) }
+	if v.Project != nil {
+		id := v.Project.ID
+		key, ask = strconv.FormatInt(id, 10)+" "+sha, func() (delivery.Commit, error) { return s.Forge.Commit(ctx, id, sha) }
+	}
+	c, err := s.Operations.commits.get(key, ask)
 	if err != nil {
 		if !delivery.IsNotFound(err) && ctx.Err() == nil {
-			s.Log.Warn("a commit of an application was not read", "project", v.Project.FullPath, "commit", sha, "err", err)
+			s.Log.Warn("a commit of an application was not read", "application", v.Name, "commit", sha, "err", err)
 		}
 		return out
 	}
-	out.Commit, out.Link = &c, projectPath(v.Project.FullPath, "commit", sha)
+	if c.SHA == "" {
+		return out
+	}
+	out.Commit = &c
+	if v.Project != nil {
+		out.Link = projectPath(v.Project.FullPath, "commit", sha)
+	}
 	return out
+}
+
+// foreignCommit asks Argo CD for a commit of another server's repository. What
+// it cannot tell is remembered too, as a page asks again every two seconds.
+func (s *Server) foreignCommit(ctx context.Context, a *gitops.Application, sha string) (delivery.Commit, error) {
+	if _, here := gitops.SourceProject(s.ExternalURL, a); here {
+		return delivery.Commit{}, nil // and the caller may not see it
+	}
+	c, err := s.Operations.Server.Commit(ctx, a.Name, sha)
+	if err != nil {
+		s.Log.Info("Argo CD does not know a commit of an application", "application", a.Name, "commit", sha, "err", err)
+		return delivery.Commit{}, ctx.Err()
+	}
+	name, address, _ := strings.Cut(c.Author, " <")
+	by := delivery.Signature{Name: name, Email: strings.TrimSuffix(address, ">"), When: c.Date}
+	return delivery.Commit{SHA: sha, Author: by, Committer: by, Message: c.Message}, nil
 }
 
 // mayRevert asks the forge whether the caller may push where a revert goes.

@@ -24,6 +24,11 @@ type resourceView struct {
 	Files   []fileDiff
 	Empty   string // why there is nothing to show
 	Self    string
+	At      string // where its forms go
+	Problem string // why there are no actions
+
+	Act, Manage bool
+	Actions     []gitops.ResourceAction
 }
 
 type resourceTab struct {
@@ -46,7 +51,7 @@ func (s *Server) resourceOf(r *Request, a *gitops.Application) (appNode, error) 
 }
 
 func (s *Server) resourcePage(w http.ResponseWriter, r *Request) error {
-	a, _, err := s.application(r, toLook)
+	a, rights, err := s.application(r, toLook)
 	if err != nil {
 		return err
 	}
@@ -54,7 +59,7 @@ func (s *Server) resourcePage(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	v := resourceView{appNode: n, App: a.Name, AppLink: applicationPath(a.Name), Tab: r.FormValue("tab")}
+	v := resourceView{appNode: n, App: a.Name, AppLink: applicationPath(a.Name), At: applicationPath(a.Name) + "/resource", Tab: r.FormValue("tab"), Act: rights.Act, Manage: rights.Manage}
 	for _, t := range []resourceTab{{Name: "events", Title: "Events"}, {Name: "live", Title: "Live"}, {Name: "desired", Title: "Desired"}, {Name: "diff", Title: "Difference"}} {
 		if n.Sync == "" && (t.Name == "desired" || t.Name == "diff") {
 			continue // made by a controller, not declared in git
@@ -72,6 +77,7 @@ func (s *Server) resourcePage(w http.ResponseWriter, r *Request) error {
 	if r.Header.Get("X-Fragment") != "" {
 		return s.fragment(w, "application_resource", "resource", v)
 	}
+	s.resourceActions(r, &v)
 	return s.render(w, r, http.StatusOK, "application_resource", Page{Title: n.Kind + " " + n.Name, Data: v})
 }
 

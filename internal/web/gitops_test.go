@@ -84,7 +84,7 @@ apiVersion: argoproj.io/v1alpha1
 kind: Application
 metadata: {name: foreign, namespace: argocd}
 spec: {project: default, source: {repoURL: "https://elsewhere.example/ops.git", path: x}, destination: {namespace: foreign}}
-status: {sync: {status: Synced}, health: {status: Healthy}}
+status: {sync: {status: Synced, revision: "0123456789012345678901234567890123456789"}, health: {status: Healthy}}
 ---
 apiVersion: argoproj.io/v1alpha1
 kind: AppProject
@@ -123,6 +123,9 @@ var argoAnswers = map[string]string{
 	"shop/managed-resources": `{"items":[
 	 {"group":"apps","kind":"Deployment","namespace":"shop","name":"web","targetState":"{\"kind\":\"Deployment\",\"spec\":{\"replicas\":2}}","liveState":"{}","normalizedLiveState":"{\"kind\":\"Deployment\",\"spec\":{\"replicas\":7}}","predictedLiveState":"{\"kind\":\"Deployment\",\"spec\":{\"replicas\":2}}"},
 	 {"kind":"ConfigMap","namespace":"shop","name":"gone","targetState":"{\"kind\":\"ConfigMap\"}","liveState":"null"}]}`,
+	"shop/resource/actions": `{"actions":[{"name":"restart","displayName":"Restart"},{"name":"scale","params":[{"name":"replicas"}]},{"name":"pause","disabled":true}]}`,
+	"foreign/revisions/0123456789012345678901234567890123456789/metadata": `{"author":"Fay Elsewhere <fay@elsewhere.example>","date":"2026-01-02T03:04:05Z","message":"Grow\n\nbody"}`,
+	"foreign/resource-tree": `{"nodes":[]}`,
 	"shop/logs": `{"result":{"content":"hello from the pod","timeStampStr":"2026-01-02T03:04:05Z","podName":"web-1-x"}}
 {"result":{"last":true}}
 `,
@@ -174,7 +177,7 @@ func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, 
 				return
 			}
 			body, _ := io.ReadAll(r.Body)
-			asked.Store(r.Method + " " + r.URL.Path + " " + string(body))
+			asked.Store(r.Method + " " + r.URL.RequestURI() + " " + string(body))
 			fmt.Fprint(w, "{}")
 			return
 		}
@@ -368,7 +371,7 @@ func TestDeclare(t *testing.T) {
 	s.has(s.refused("dora", "/-/applications/-/new", http.StatusUnprocessableEntity, "name", "blog", "repo", "x"), ".alert", "permission denied")
 	const set = "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nmetadata: {name: folders}\nspec: {generators: []}\n"
 	s.post("maya", "/-/applications/-/new", "as", "manifest", "manifest", set, "replace", "yes")
-	if !strings.HasPrefix(asked(), "POST /argocd/api/v1/applicationsets ") {
+	if !strings.HasPrefix(asked(), "POST /argocd/api/v1/applicationsets?upsert=true ") {
 		t.Errorf("Argo CD was asked for %s", asked())
 	}
 	for manifest, want := range map[string]string{
@@ -481,4 +484,63 @@ func TestSignOnPage(t *testing.T) {
 	if got := s.status("dora", "GET", "/oauth/authorize?"+q.Encode(), nil); got != http.StatusUnprocessableEntity {
 		t.Errorf("another address: %d", got)
 	}
+}
+
+// Actions and the deletion of one resource are asked for in the caller's name.
+func TestResourceActions(t *testing.T) {
+	t.Parallel()
+	s, _, noted, _ := gitopsSite(t)
+	asked := func() string { t.Helper(); text, _ := noted.asked.Load().(string); return text }
+	const page, at = "/-/applications/shop/resource?group=apps&kind=Deployment&namespace=shop&resource=web", "/-/applications/shop/resource"
+	key := []string{"group", "apps", "kind", "Deployment", "namespace", "shop", "resource", "web"}
+	mine := s.page("maya", page)
+	s.has(mine, "#actions button:not([disabled])", "Restart")
+	s.count(mine, "#actions button", 2) // scale needs a number
+	s.count(mine, "#actions button[disabled]", 1)
+	s.count(mine, "#delete", 1)
+	s.count(s.page("dora", page), "#delete", 0) // a developer may act, not delete
+	s.count(s.page("dora", page), "#actions button", 2)
+	s.post("maya", at+"/act", append(key, "action", "restart")...)
+	for _, want := range []string{"POST /argocd/api/v1/applications/shop/resource/actions/v2 ", `"action":"restart"`, `"group":"apps"`, `"resourceName":"web"`, `"version":"v1"`} {
+		if !strings.Contains(asked(), want) {
+			t.Errorf("Argo CD was asked for %s, which lacks %s", asked(), want)
+		}
+	}
+	s.post("maya", at+"/delete", append(key, "orphan", "yes")...)
+	for _, want := range []string{"DELETE /argocd/api/v1/applications/shop/resource?", "force=false", "orphan=true", "resourceName=web"} {
+		if !strings.Contains(asked(), want) {
+			t.Errorf("Argo CD was asked for %s, which lacks %s", asked(), want)
+		}
+	}
+	form := func(more ...string) url.Values {
+		v := url.Values{}
+		for list := append(append([]string{}, key...), more...); len(list) > 0; list = list[2:] {
+			v.Set(list[0], list[1])
+		}
+		return v
+	}
+	for _, c := range []struct {
+		who, does string
+		form      url.Values
+		want      int
+	}{
+		{"dora", "delete", form(), http.StatusForbidden},
+		{"gus", "act", form("action", "restart"), http.StatusNotFound},
+		{"dora", "act", form("action", "restart"), http.StatusForbidden}, // Argo CD refuses
+		{"maya", "act", form("action", "pause"), http.StatusUnprocessableEntity},
+		{"maya", "act", form("action", "explode"), http.StatusUnprocessableEntity},
+		{"maya", "act", form("resource", "other", "action", "restart"), http.StatusNotFound},
+		{"maya", "explode", form(), http.StatusNotFound},
+	} {
+		if got := s.status(c.who, "POST", at+"/"+c.does, c.form); got != c.want {
+			t.Errorf("%s %s %v: %d, want %d", c.who, c.does, c.form, got, c.want)
+		}
+	}
+}
+
+// Of another server's repository, Argo CD knows who made a commit.
+func TestForeignCommit(t *testing.T) {
+	t.Parallel()
+	s, _, _, _ := gitopsSite(t)
+	s.has(s.page("adam", "/-/applications/foreign"), ".gitops-facts", "Grow by Fay Elsewhere")
 }

@@ -40,6 +40,7 @@ func (s *Server) operationsRoutes() {
 	s.handle("POST /-/applications/{name}/edit", s.edit)
 	s.handle("GET /-/applications/{name}/logs/stream", s.podLogsStream)
 	s.handle("GET /-/applications/{name}/resource", s.resourcePage)
+	s.handle("POST /-/applications/{name}/resource/{does}", s.actOnResource)
 	s.handle("GET /-/applications/{name}/logs", s.podLogsPage)
 	s.handle("GET /-/applications/{name}/sync", s.syncForm)
 	s.handle("POST /-/applications/{name}/{action}", s.applicationAction)
