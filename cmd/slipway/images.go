@@ -89,6 +89,15 @@ func (s *settings) httpClient() (*http.Client, error) {
 	return &http.Client{Transport: transport}, nil
 }
 
+// transport is that of httpClient.
+func (s *settings) transport() (http.RoundTripper, error) {
+	client, err := s.httpClient()
+	if err != nil || client.Transport == nil {
+		return http.DefaultTransport, err
+	}
+	return client.Transport, nil
+}
+
 // clusterUse names the images that the cluster needs: those of all pods, and
 // those of everything that makes pods, former revisions included, so that a
 // rollback finds its image.

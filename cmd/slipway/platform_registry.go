@@ -154,7 +154,8 @@ func (p *platform) openScanner(reg *registry.Registry) (*scan.Service, error) {
 	s, err := scan.New(scan.Config{
 		Program: filepath.Join(p.binDir, "trivy"), Dir: p.dir.Path("scan"), Store: scandb.New(p.db), Images: reg, Log: p.log, OnPush: p.Scan.OnPush,
 		MemoryLimit: p.budget("trivy"), Confine: func(pid int) error { return p.cgroups.Join("trivy", pid, p.budget("trivy")) },
-		Source: source, SourceInsecure: insecure, UpdateEvery: every, Registry: p.externalHost(), RegistryInsecure: !p.secure(), CacheHosts: p.Registry.Mirrors,
+		Source: source, SourceInsecure: insecure, UpdateEvery: every, Registry: p.externalHost(), RegistryInsecure: !p.secure(), RegistryTransport: p.transport,
+		CacheHosts: p.Registry.Mirrors,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("scan: %w", err)

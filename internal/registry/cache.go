@@ -121,7 +121,7 @@ func (c *cache) serveUpstream(w http.ResponseWriter, req *http.Request, claims *
 		return err
 	}
 	if rt.kind == routeReferrers {
-		return &delivery.Error{Kind: delivery.NotFound, Message: "The cache keeps no referrers."}
+		return c.serveReferrers(w, req, u, name, rt.reference)
 	}
 	inner := withPath(req, "/v2/"+name+strings.TrimPrefix(req.URL.Path, "/v2/"+rt.name))
 	if validDigest(rt.reference) {

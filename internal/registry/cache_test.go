@@ -1,12 +1,14 @@
 package registry_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,7 +16,12 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	container "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/registry"
 )
@@ -304,5 +311,67 @@ func TestWrongNodeCredential(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != 200 {
 		t.Errorf("the node's header: %s", resp.Status)
+	}
+}
+
+// TestCacheReferrers: what is known about a cached image is the upstream's to
+// say; while it is away nothing is known, which is not an error.
+func TestCacheReferrers(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	img := image(t, 1)
+	p.push("library/debian:12", img, as("dev"))
+	subject, err := partial.Descriptor(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature := mutate.Subject(mutate.ConfigMediaType(mutate.MediaType(image(t, 1), types.OCIManifestSchema1), "application/vnd.example.signature"), *subject).(container.Image)
+	p.push("library/debian:sig", signature, as("dev"))
+	f := startCache(t, p, nil)
+	ask := func(digest, query string) (status int, filtered string, got []string) {
+		t.Helper()
+		resp, err := http.Get(f.server.URL + "/v2/docker.io/library/debian/referrers/" + digest + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var index ocispec.Index
+		if err := json.NewDecoder(resp.Body).Decode(&index); err != nil {
+			t.Error(err)
+		}
+		if resp.StatusCode == 200 && (index.MediaType != ocispec.MediaTypeImageIndex || index.Manifests == nil || resp.Header.Get("Content-Type") != index.MediaType) {
+			t.Errorf("%s%s: not an index: %+v", digest, query, index)
+		}
+		for _, m := range index.Manifests {
+			got = append(got, m.Digest.String())
+		}
+		return resp.StatusCode, resp.Header.Get("OCI-Filters-Applied"), got
+	}
+	want := digestOf(t, signature)
+	for _, c := range []struct {
+		digest, query, filtered string
+		want                    []string
+	}{
+		{digestOf(t, img), "", "", []string{want}},
+		{digestOf(t, img), "?artifactType=application/vnd.example.signature", "artifactType", []string{want}},
+		{digestOf(t, img), "?artifactType=other", "artifactType", nil},
+		{want, "", "", nil},
+	} {
+		if status, filtered, got := ask(c.digest, c.query); status != 200 || filtered != c.filtered || !slices.Equal(got, c.want) {
+			t.Errorf("%s%s: %d, %q, %v", c.digest, c.query, status, filtered, got)
+		}
+	}
+	if _, err := f.pull("docker.io/library/debian@" + want); err != nil {
+		t.Errorf("a listed artifact: %v", err)
+	}
+	p.refusal.Store(http.StatusTooManyRequests)
+	if status, _, _ := ask(digestOf(t, img), ""); status != http.StatusTooManyRequests {
+		t.Errorf("an upstream that refuses: %d", status)
+	}
+	p.front.Close()
+	f.clock.advance(time.Hour)
+	if status, _, got := ask(digestOf(t, img), ""); status != 200 || got != nil {
+		t.Errorf("without the upstream: %d, %v", status, got)
 	}
 }

@@ -128,11 +128,7 @@ func (r *Registry) deleteBlob(w http.ResponseWriter, req *http.Request, rt route
 // serveReferrers lists the artifacts about an image (distribution-spec,
 // "Listing Referrers").
 func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, rt route) error {
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
-		return &delivery.Error{Kind: delivery.Unimplemented, Message: "Referrers can only be listed."}
-	}
-	index := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
-	index.SchemaVersion = 2
+	var list []v1.Descriptor
 	repo, err := r.index.RepositoryByPath(req.Context(), rt.name)
 	if err != nil && !delivery.IsNotFound(err) {
 		return err
@@ -142,19 +138,32 @@ func (r *Registry) serveReferrers(w http.ResponseWriter, req *http.Request, rt r
 		if err != nil {
 			return err
 		}
-		wanted := req.URL.Query().Get("artifactType")
 		for _, image := range images {
-			if wanted != "" && image.ArtifactType != wanted {
-				continue
-			}
-			index.Manifests = append(index.Manifests, v1.Descriptor{
+			list = append(list, v1.Descriptor{
 				MediaType: image.MediaType, Digest: digest.Digest(image.Digest), Size: image.ManifestSize,
 				ArtifactType: image.ArtifactType, Annotations: image.Annotations,
 			})
 		}
-		if wanted != "" {
-			w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
+	return writeReferrers(w, req, list)
+}
+
+// writeReferrers answers with those of the artifacts that the request asks for.
+// Without any the list is empty: a subject need not be there.
+func writeReferrers(w http.ResponseWriter, req *http.Request, list []v1.Descriptor) error {
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		return &delivery.Error{Kind: delivery.Unimplemented, Message: "Referrers can only be listed."}
+	}
+	index := v1.Index{MediaType: v1.MediaTypeImageIndex, Manifests: []v1.Descriptor{}}
+	index.SchemaVersion = 2
+	wanted := req.URL.Query().Get("artifactType")
+	for _, d := range list {
+		if wanted == "" || d.ArtifactType == wanted {
+			index.Manifests = append(index.Manifests, d)
 		}
+	}
+	if wanted != "" {
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
 	}
 	body, err := json.Marshal(index)
 	if err != nil {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
@@ -67,33 +70,92 @@ func (c *cache) fetch(w http.ResponseWriter, req *http.Request, engine http.Hand
 	return err
 }
 
-// refusal asks the upstream once more for a manifest and returns what stands
-// against having it: of kind NotFound, TooMany, Forbidden or Unavailable.
-func (u *upstream) refusal(ctx context.Context, repository, ref string) error {
+// serveReferrers lists what the upstream has about an image. While it is away
+// the list is empty, so that programs which ask for signatures as they pull
+// still get an image that the cache has.
+func (c *cache) serveReferrers(w http.ResponseWriter, req *http.Request, u *upstream, repository, subject string) error {
+	var list []v1.Descriptor
+	if u.reachable(req.Context(), c.r.now) {
+		var err error
+		if list, err = u.referrers(req.Context(), repository, subject); err != nil {
+			c.r.log.Warn("registry: an upstream gave no referrers", "upstream", u.Host, "image", repository, "subject", subject, "err", err)
+			return err
+		}
+	}
+	return writeReferrers(w, req, list)
+}
+
+// referrers asks the upstream for the artifacts about an image, by the tag of
+// the referrers schema where it does not know the end point. Errors are as those
+// of refusal, and nil for what is not there.
+func (u *upstream) referrers(ctx context.Context, repository, subject string) ([]v1.Descriptor, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
+	ref, opts, err := u.reference(ctx, repository, subject)
+	if err != nil {
+		return nil, err
+	}
+	index, err := remote.Referrers(ref.Context().Digest(subject), opts...)
+	if err != nil {
+		if err = u.explain(err, "the referrers of "+repository+"@"+subject); delivery.IsNotFound(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	raw, err := index.RawManifest()
+	var answer v1.Index
+	if err == nil {
+		err = json.Unmarshal(raw, &answer)
+	}
+	if err != nil {
+		return nil, &delivery.Error{Kind: delivery.Unavailable, Message: u.Host + " lists referrers in a form that is not understood.", Next: "Ask it without the cache.", Err: err}
+	}
+	return answer.Manifests, nil
+}
+
+// reference is a manifest as the upstream's client names it, with how to ask.
+func (u *upstream) reference(ctx context.Context, repository, ref string) (name.Reference, []remote.Option, error) {
 	scheme, host, _ := strings.Cut(u.URL, "://")
 	var opts []name.Option
 	if scheme == "http" {
 		opts = append(opts, name.Insecure)
 	}
-	separator := ":"
-	if validDigest(ref) {
-		separator = "@"
-	}
-	image := repository + separator + ref
-	unavailable := func(what string, err error) error {
-		return &delivery.Error{Kind: delivery.Unavailable, Message: fmt.Sprintf("%s did not give %s: %s.", u.Host, image, what), Next: "Try again later; what the cache has is served meanwhile.", Err: err}
-	}
-	parsed, err := name.ParseReference(strings.TrimSuffix(host, "/")+"/"+image, opts...)
+	parsed, err := name.ParseReference(strings.TrimSuffix(host, "/")+"/"+imageName(repository, ref), opts...)
 	if err != nil {
-		return delivery.Errorf(delivery.NotFound, "manifest unknown")
+		return nil, nil, delivery.Errorf(delivery.NotFound, "manifest unknown")
 	}
 	auth := authn.Anonymous
 	if u.Username != "" {
 		auth = authn.FromConfig(authn.AuthConfig{Username: u.Username, Password: u.Password})
 	}
-	_, err = remote.Get(parsed, remote.WithContext(ctx), remote.WithAuth(auth), remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes())
+	return parsed, []remote.Option{remote.WithContext(ctx), remote.WithAuth(auth), remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes()}, nil
+}
+
+func imageName(repository, ref string) string {
+	if validDigest(ref) {
+		return repository + "@" + ref
+	}
+	return repository + ":" + ref
+}
+
+// refusal asks the upstream once more for a manifest and returns what stands
+// against having it: of kind NotFound, TooMany, Forbidden or Unavailable.
+func (u *upstream) refusal(ctx context.Context, repository, ref string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	parsed, opts, err := u.reference(ctx, repository, ref)
+	if err != nil {
+		return err
+	}
+	_, err = remote.Get(parsed, opts...)
+	return u.explain(err, imageName(repository, ref))
+}
+
+// explain is an upstream's refusal of something in the words of the cache.
+func (u *upstream) explain(err error, what string) error {
+	unavailable := func(why string, err error) error {
+		return &delivery.Error{Kind: delivery.Unavailable, Message: fmt.Sprintf("%s did not give %s: %s.", u.Host, what, why), Next: "Try again later; what the cache has is served meanwhile.", Err: err}
+	}
 	var answer *transport.Error
 	switch {
 	case err == nil:
@@ -102,14 +164,14 @@ func (u *upstream) refusal(ctx context.Context, repository, ref string) error {
 		return unavailable("it cannot be reached", err)
 	case answer.StatusCode == http.StatusTooManyRequests:
 		return &delivery.Error{Kind: delivery.TooMany, Err: err,
-			Message: fmt.Sprintf("%s refuses %s for now, its rate limit is used up%s", u.Host, image, saying(answer)),
+			Message: fmt.Sprintf("%s refuses %s for now, its rate limit is used up%s", u.Host, what, saying(answer)),
 			Next:    u.signInAdvice("Images that the cache has are served on.")}
 	case answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden:
 		return &delivery.Error{Kind: delivery.Forbidden, Err: err,
-			Message: fmt.Sprintf("%s denies %s: it does not exist there, or is not for %s%s", u.Host, image, u.who(), saying(answer)),
+			Message: fmt.Sprintf("%s denies %s: it does not exist there, or is not for %s%s", u.Host, what, u.who(), saying(answer)),
 			Next:    u.signInAdvice("Check the name, and the file that registry.credentials names.")}
 	case answer.StatusCode == http.StatusNotFound:
-		return delivery.Errorf(delivery.NotFound, "manifest unknown: %s has no %s", u.Host, image)
+		return delivery.Errorf(delivery.NotFound, "manifest unknown: %s has no %s", u.Host, what)
 	}
 	return unavailable(fmt.Sprintf("it answered with status %d", answer.StatusCode), err)
 }

@@ -382,6 +382,13 @@ func (r *jobRun) pull(ctx context.Context, image string) (string, error) {
 		platform = *parsed
 	}
 	with := []remote.Option{remote.WithContext(ctx), remote.WithPlatform(platform)}
+	if r.s.cfg.RegistryTransport != nil {
+		transport, err := r.s.cfg.RegistryTransport()
+		if err != nil {
+			return "", fmt.Errorf("scan: reach %s: %w", r.s.cfg.Registry, err)
+		}
+		with = append(with, remote.WithTransport(transport))
+	}
 	if r.call.Username != "" {
 		with = append(with, remote.WithAuth(&authn.Basic{Username: r.call.Username, Password: r.call.Password}))
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -130,8 +131,10 @@ func TestTrivyOfAJob(t *testing.T) {
 // through an index.
 func TestTrivyImageOfAJob(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server, secure := httptest.NewServer(handler), httptest.NewTLSServer(handler)
 	t.Cleanup(server.Close)
+	t.Cleanup(secure.Close)
 	host := strings.TrimPrefix(server.URL, "http://")
 	image := debian(t)
 	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}})
@@ -167,6 +170,17 @@ func TestTrivyImageOfAJob(t *testing.T) {
 	}
 	if got := j.trivy("image", host+"/g/none:v1"); got != 1 || !strings.Contains(j.stderr.String(), "cannot be pulled") {
 		t.Errorf("an image that is not there: %d\n%s", got, &j.stderr)
+	}
+	host = strings.TrimPrefix(secure.URL, "https://")
+	s, _ = start(t, trivy(t), shelf{}, func(c *scan.Config) {
+		c.Registry, c.RegistryTransport = host, func() (http.RoundTripper, error) { return secure.Client().Transport, nil }
+	})
+	if _, err := s.ImportDemonstration(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	j = newJob(t, s, map[string]string{"a.txt": ""})
+	if got := j.trivy("image", "--exit-code", "3", "--severity", "CRITICAL", "--scanners", "vuln", host+"/g/app:v1"); got != 3 {
+		t.Errorf("a registry with an authority of its own: %d\n%s%s", got, &j.stdout, &j.stderr)
 	}
 }
 

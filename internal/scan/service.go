@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,8 +45,11 @@ type Config struct {
 	// Registry is the platform registry's host:port as in image names. Jobs scan
 	// its images, and those of CacheHosts by way of its cache.
 	Registry         string
-	RegistryInsecure bool     // Registry is reached over plain HTTP
-	CacheHosts       []string // docker.io, ghcr.io, ...
+	RegistryInsecure bool // Registry is reached over plain HTTP
+	// RegistryTransport reaches Registry; it is asked for at every pull, since the
+	// authority that it trusts may be made later (default http.DefaultTransport).
+	RegistryTransport func() (http.RoundTripper, error)
+	CacheHosts        []string // docker.io, ghcr.io, ...
 	// UpdateEvery is how often Run fetches the database (default 12 h; negative: never).
 	UpdateEvery time.Duration
 	// MaxTree is the most bytes of a file tree that a job sends (default 2 GiB).

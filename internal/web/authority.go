@@ -20,7 +20,7 @@ type authorityView struct {
 	Until       time.Time
 	Addresses   []string // of the platform, with TLS
 	Download    string
-	Host        string
+	Host        string // with its port, as docker names the folder of a registry's authority
 }
 
 // authorityPage is open to everybody: who does not trust the platform yet may
@@ -41,7 +41,7 @@ func (s *Server) authorityPage(w http.ResponseWriter, r *Request) error {
 	}
 	v := authorityView{Name: cert.Subject.CommonName, Fingerprint: strings.Join(pairs, ":"), Until: cert.NotAfter, Addresses: s.SecureURLs, Download: s.ExternalURL + "/-/ca.crt"}
 	if u, err := url.Parse(s.ExternalURL); err == nil {
-		v.Host = u.Hostname()
+		v.Host = u.Host
 	}
 	return s.render(w, r, http.StatusOK, "authority", Page{Title: "Certificate authority", Data: v})
 }

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -101,8 +100,7 @@ func present(ctx context.Context, client *rest.Client, canonical string) (bool, 
 	if err != nil {
 		return false, fmt.Errorf("image name: %w", err)
 	}
-	auth := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))
-	_, err = remote.Head(ref, auth, remote.WithContext(ctx))
+	_, err = remote.Head(ref, registryOptions(ctx, client)...)
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		return false, nil // not there, or its registry is away

@@ -271,12 +271,21 @@ func Push(ctx context.Context, client *rest.Client, path, image string) (string,
 	if err != nil {
 		return "", err
 	}
-	auth := remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))
-	digest, err := push(ref, auth, remote.WithContext(ctx))
+	digest, err := push(ref, registryOptions(ctx, client)...)
 	if err != nil {
 		return "", fmt.Errorf("push %s: %w", image, err)
 	}
 	return ref.Context().RepositoryStr() + "@" + digest.String(), nil
+}
+
+// registryOptions sign in at the platform's registry and trust what the client
+// trusts: the platform's own authority, where that signed its certificate.
+func registryOptions(ctx context.Context, client *rest.Client) []remote.Option {
+	opts := []remote.Option{remote.WithContext(ctx), remote.WithAuth(authn.FromConfig(authn.AuthConfig{Username: "slipway", Password: client.Token}))}
+	if client.HTTP != nil && client.HTTP.Transport != nil {
+		opts = append(opts, remote.WithTransport(client.HTTP.Transport))
+	}
+	return opts
 }
 
 // unpacked returns the folder of an OCI layout that comes as one file, as
