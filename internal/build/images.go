@@ -21,11 +21,13 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// resolver reaches registries with the job's logins.
-func (e *endpoint) resolver(ctx context.Context) remotes.Resolver {
+// resolver reaches registries with the job's logins. The tracker learns what a
+// push finds there; it may be nil.
+func (e *endpoint) resolver(ctx context.Context, tracker docker.StatusTracker) remotes.Resolver {
 	options := config.HostOptions{Credentials: func(host string) (string, string, error) {
 		login := e.login(host)
 		return login.Username, login.Password, nil
@@ -33,7 +35,7 @@ func (e *endpoint) resolver(ctx context.Context) remotes.Resolver {
 	if dir := e.engine.config.RegistryHosts; dir != "" {
 		options.HostDir = config.HostDirFromRoot(dir)
 	}
-	return docker.NewResolver(docker.ResolverOptions{Hosts: config.ConfigureHosts(ctx, options)})
+	return docker.NewResolver(docker.ResolverOptions{Hosts: config.ConfigureHosts(ctx, options), Tracker: tracker})
 }
 
 func (e *endpoint) login(host string) Credential {
@@ -117,12 +119,46 @@ func pushImages(ctx context.Context, c *command) error {
 
 // push sends an image to the registry its name says.
 func (c *command) push(ctx context.Context, image *jobImage) error {
-	err := c.engine.containerd.Push(ctx, image.name, image.target, containerd.WithResolver(c.resolver(ctx)))
+	tracker := docker.NewInMemoryTracker()
+	err := c.engine.containerd.Push(ctx, image.name, image.target, containerd.WithResolver(c.resolver(ctx, tracker)))
 	if err != nil {
+		return fmt.Errorf("push %s: %w", image.name, registryError(err))
+	}
+	if status, err := tracker.GetStatus(remotes.MakeRefKey(ctx, image.target)); err == nil && status.Exists {
+		return c.pushAgain(ctx, image)
+	}
+	return nil
+}
+
+// pushAgain puts the manifest of an image whose tag is there already, as docker
+// does and containerd's client does not: the registry learns who made it.
+func (c *command) pushAgain(ctx context.Context, image *jobImage) error {
+	daemon, host := &c.engine.daemon.config, reference.Domain(image.named)
+	if len(daemon.Registries[host].Mirrors) > 0 && daemon.near(host) == "" {
+		return nil // a public registry; its mirror takes no pushes
+	}
+	raw, err := content.ReadBlob(ctx, c.engine.containerd.ContentStore(), image.target)
+	if err != nil {
+		return fmt.Errorf("push %s: %w", image.name, err)
+	}
+	ref, options, err := c.remote(ctx, image.named)
+	if err != nil {
+		return err
+	}
+	if err := remote.Put(ref, rawManifest{raw, types.MediaType(image.target.MediaType)}, options...); err != nil {
 		return fmt.Errorf("push %s: %w", image.name, registryError(err))
 	}
 	return nil
 }
+
+// rawManifest is a manifest as it is stored.
+type rawManifest struct {
+	raw       []byte
+	mediaType types.MediaType
+}
+
+func (m rawManifest) RawManifest() ([]byte, error)        { return m.raw, nil }
+func (m rawManifest) MediaType() (types.MediaType, error) { return m.mediaType, nil }
 
 // registryError makes a refusal readable.
 func registryError(err error) error {
@@ -211,7 +247,7 @@ func (c *command) tagsOf(ctx context.Context, named reference.Named) ([]referenc
 
 // pull fetches an image with the job's logins and records it.
 func (c *command) pull(ctx context.Context, named reference.Named, platform string) (*jobImage, error) {
-	options := []containerd.RemoteOpt{containerd.WithResolver(c.resolver(ctx))}
+	options := []containerd.RemoteOpt{containerd.WithResolver(c.resolver(ctx, nil))}
 	if platform == "" {
 		platform = platforms.DefaultString()
 	}

@@ -30,6 +30,7 @@ func (c *cache) collect(ctx context.Context, used inUse) (Collected, error) {
 		return done, err
 	}
 	sort.SliceStable(images, func(i, j int) bool { return images[i].used.After(images[j].used) })
+	needed := needed(images, used)
 	marked := map[*upstream]map[string]struct{}{}
 	var size int64
 	for _, image := range images {
@@ -38,7 +39,7 @@ func (c *cache) collect(ctx context.Context, used inUse) (Collected, error) {
 			marked[u] = map[string]struct{}{}
 		}
 		add := u.root.newBytes(marked[u], image)
-		if image.used.Equal(pinned) || used[image.digest] || size+add <= c.r.cfg.CacheSize {
+		if image.used.Equal(pinned) || needed[image.digest] || size+add <= c.r.cfg.CacheSize {
 			size += add
 			marked[u][image.digest] = struct{}{}
 			for _, b := range image.blobs {
@@ -65,6 +66,32 @@ func (c *cache) collect(ctx context.Context, used inUse) (Collected, error) {
 		u.root.seen.forget(c.r.now().Add(-c.r.cfg.BlobAfter))
 	}
 	return done, nil
+}
+
+// needed are the digests of what the cluster uses: by the digest that a node
+// reports, which is another registry's name for an image that is there twice, or
+// by the tag that a specification names; and of the parts of indexes among it.
+func needed(images []cached, used inUse) map[string]bool {
+	set := map[string]bool{}
+	for _, image := range images {
+		names := []string{image.name}
+		if short, ok := strings.CutPrefix(image.name, "library/"); ok && image.upstream.Host == "docker.io" {
+			names = append(names, short)
+		}
+		keep := used[image.digest]
+		for _, tag := range image.upstream.root.tagsOf(image) {
+			for _, name := range names {
+				keep = keep || used.tag(name, tag, image.digest)
+			}
+		}
+		if keep {
+			set[image.digest] = true
+			for _, part := range image.blobs {
+				set[part] = true
+			}
+		}
+	}
+	return set
 }
 
 // present lists the upstreams of which the cache holds something, by host.

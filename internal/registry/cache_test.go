@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	container "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -284,6 +285,47 @@ func TestCacheKeepsItsSize(t *testing.T) {
 		if _, err := f.pull("docker.io/library/debian:" + tag); (err == nil) != want {
 			t.Errorf("debian:%s: %v", tag, err)
 		}
+	}
+}
+
+// TestCacheKeepsWhatRuns: a pod names its image by a tag, and the node may
+// report another registry's name for it.
+func TestCacheKeepsWhatRuns(t *testing.T) {
+	t.Parallel()
+	p := startPublic(t)
+	p.people.add("library/debian", delivery.Public)
+	f := startCache(t, p, func(c *registry.Config) {
+		c.CacheSize, c.Use = 1, using{"debian:short", "docker.io/library/debian:full", "index.docker.io/library/debian:multi"}
+	})
+	part := image(t, 1)
+	if err := remote.WriteIndex(p.ref("library/debian:multi"), mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: part}), as("dev")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := remote.Index(f.ref("docker.io/library/debian:multi")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []string{"short", "full", "other"} {
+		p.push("library/debian:"+tag, image(t, 1), as("dev"))
+		if _, err := f.pull("docker.io/library/debian:" + tag); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.pull("docker.io/library/debian@" + digestOf(t, part)); err != nil {
+		t.Fatal(err)
+	}
+	f.clock.advance(3 * time.Hour)
+	if done, err := f.Collect(t.Context()); err != nil || done.Images != 1 || done.Blobs == 0 {
+		t.Errorf("%+v, %v", done, err)
+	}
+	p.front.Close()
+	f.clock.advance(time.Hour)
+	for ref, want := range map[string]bool{":short": true, ":full": true, ":other": false, "@" + digestOf(t, part): true} {
+		if _, err := f.pull("docker.io/library/debian" + ref); (err == nil) != want {
+			t.Errorf("debian%s: %v", ref, err)
+		}
+	}
+	if _, err := remote.Index(f.ref("docker.io/library/debian:multi")); err != nil {
+		t.Errorf("an index in use: %v", err)
 	}
 }
 

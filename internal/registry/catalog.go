@@ -46,8 +46,8 @@ func (r *Registry) ImagesByDigest(ctx context.Context, dgst string) ([]Image, er
 	return r.index.ImagesByDigest(ctx, dgst)
 }
 
-// ImagesByJobs lists the images that jobs pushed last, with their references:
-// what a pipeline made.
+// ImagesByJobs lists the images that jobs pushed, with their references: what a
+// pipeline made, also where others made the same.
 func (r *Registry) ImagesByJobs(ctx context.Context, jobIDs []int64) ([]Image, error) {
 	return r.index.ImagesByJobs(ctx, jobIDs)
 }

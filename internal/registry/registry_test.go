@@ -55,9 +55,9 @@ var users = map[string]*delivery.User{
 
 func (p *people) SignIn(_ context.Context, username, secret string) (delivery.Identity, error) {
 	if username == "gitlab-ci-token" {
-		var id int64
-		if _, err := fmt.Sscanf(secret, "job-%d", &id); err == nil {
-			return delivery.Identity{Kind: delivery.JobToken, User: users["dev"], Name: username, ProjectID: id, JobID: 77, Scopes: []string{delivery.ScopeJob}}, nil
+		id, job := int64(0), int64(77)
+		if n, _ := fmt.Sscanf(secret, "job-%d-%d", &id, &job); n > 0 {
+			return delivery.Identity{Kind: delivery.JobToken, User: users["dev"], Name: username, ProjectID: id, JobID: job, Scopes: []string{delivery.ScopeJob}}, nil
 		}
 	}
 	if u := users[username]; u != nil && secret == username {
@@ -260,11 +260,21 @@ func TestPushAndPull(t *testing.T) {
 	if made, err := f.ImagesByJobs(t.Context(), []int64{5, 77}); err != nil || len(made) != 1 || made[0].Digest != known.Digest || made[0].Repository != "group/app" {
 		t.Errorf("images of the job: %+v, %v", made, err)
 	}
+	// Another pipeline's job makes the same image: both made it.
+	again := authn.FromConfig(authn.AuthConfig{Username: "gitlab-ci-token", Password: fmt.Sprintf("job-%d-78", project.ID)})
+	if err := remote.Put(f.ref("group/app:v1"), img, remote.WithAuth(again)); err != nil {
+		t.Fatal(err)
+	}
+	for _, job := range []int64{77, 78} {
+		if made, err := f.ImagesByJobs(t.Context(), []int64{job}); err != nil || len(made) != 1 || made[0].Digest != known.Digest {
+			t.Errorf("images of job %d: %+v, %v", job, made, err)
+		}
+	}
 	if size, err := f.ProjectSize(t.Context(), project.ID); err != nil || size != want {
 		t.Errorf("the project has %d bytes, want %d once for both repositories (%v)", size, want, err)
 	}
 	events := f.events()
-	if len(events) != 2 || events[0].Repository != "group/app" || events[0].Tag != "v1" || events[0].Size != want || events[0].JobID != 77 || events[0].Digest != known.Digest {
+	if len(events) != 3 || events[2].JobID != 78 || events[0].Repository != "group/app" || events[0].Tag != "v1" || events[0].Size != want || events[0].JobID != 77 || events[0].Digest != known.Digest {
 		t.Errorf("events: %+v", events)
 	}
 }

@@ -119,7 +119,7 @@ func (d *DB) ImagesByJobs(ctx context.Context, jobIDs []int64) ([]registry.Image
 	if err != nil {
 		return nil, fmt.Errorf("registrydb: images of jobs: %w", err)
 	}
-	return d.images(ctx, true, `WHERE i.job_id <> 0 AND i.job_id IN (SELECT value FROM json_each(?)) ORDER BY i.id`, string(raw))
+	return d.images(ctx, true, `WHERE i.id IN (SELECT image_id FROM registry_image_jobs WHERE job_id IN (SELECT value FROM json_each(?))) ORDER BY i.id`, string(raw))
 }
 
 // Referrers implements registry.Index.

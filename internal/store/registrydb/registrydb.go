@@ -93,6 +93,11 @@ func putImage(t *store.Tx, repoID int64, image registry.Image, at time.Time) err
 	if err := t.QueryRow(`SELECT id FROM registry_images WHERE repository_id = ? AND digest = ?`, repoID, image.Digest).Scan(&id); err != nil {
 		return fail(err)
 	}
+	if image.JobID != 0 {
+		if _, err := t.Exec(`INSERT INTO registry_image_jobs (image_id, job_id) VALUES (?, ?) ON CONFLICT DO NOTHING`, id, image.JobID); err != nil {
+			return fail(err)
+		}
+	}
 	for i, r := range image.References {
 		_, err := t.Exec(`INSERT INTO registry_references (image_id, position, kind, digest, media_type, size, platform, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (image_id, position) DO NOTHING`, id, i, string(r.Kind), r.Digest, r.MediaType, r.Size, r.Platform, r.CreatedBy)
