@@ -43,8 +43,14 @@ func (s *site) startRollouts() {
 	})
 }
 
+// rolloutManifest is of a version that works, or of one that fails; that one is
+// kept at its first weight for so long that only the analysis can end it.
 func rolloutManifest(version, fail string) string {
-	return strings.NewReplacer("VERSION_", version, "FAIL_", fail, "IMAGE_", appImage).Replace(`
+	first := "8s"
+	if fail != "" {
+		first = "60s"
+	}
+	return strings.NewReplacer("VERSION_", version, "FAIL_", fail, "FIRST_", first, "IMAGE_", appImage).Replace(`
 apiVersion: argoproj.io/v1alpha1
 kind: Rollout
 metadata: {name: app}
@@ -73,7 +79,7 @@ spec:
         args: [{name: service, value: app-canary}]
       steps:
       - setWeight: 20
-      - pause: {duration: 8s}
+      - pause: {duration: FIRST_}
       - setWeight: 50
       - pause: {duration: 8s}
       - setWeight: 80
@@ -252,7 +258,7 @@ func (s *site) plateauOf(t *testing.T, l *load, weight, key string, percent int)
 // only fails the test for any other answer.
 func (l *load) only(t *testing.T, keys ...string) {
 	t.Helper()
-	t.Logf("%d requests: %v", l.sent, l.counts)
+	t.Logf("%d requests, %.0f per second: %v", l.sent, float64(l.sent)/l.lasted.Seconds(), l.counts)
 	rest := l.sent
 	for _, k := range keys {
 		rest -= l.counts[k]
