@@ -123,6 +123,7 @@ func (env *environment) Exec(ctx context.Context, s runner.Script) error {
 		case next = <-env.pending:
 			env.pending = nil
 		case <-ctx.Done():
+			env.hung = true
 			return context.Cause(ctx) // Close takes what comes yet
 		}
 	} else {
@@ -140,6 +141,7 @@ func (env *environment) Exec(ctx context.Context, s runner.Script) error {
 	case err != nil && ctx.Err() == nil:
 		return env.startError(err)
 	case err != nil:
+		env.hung = !errors.Is(err, context.Cause(ctx))
 		return err
 	case code != 0 && env.executor.oom.happened(env.build.ID()):
 		return &runner.JobError{Reason: runner.ReasonScript, ExitCode: int(code),
@@ -162,6 +164,13 @@ func (*environment) startError(err error) error {
 // Close implements runner.Environment. What cannot be removed until ctx ends is
 // left to the executor, which tries again until it succeeds.
 func (env *environment) Close(ctx context.Context) error {
+	if env.hung {
+		// The coordinator gives a job up a minute after its time: it must hear
+		// from the runner before, what happened.
+		brief, cancel := context.WithTimeout(ctx, env.executor.config.AnswerTimeout/4)
+		defer cancel()
+		ctx = brief
+	}
 	err := env.remove(ctx)
 	if err == nil {
 		return nil

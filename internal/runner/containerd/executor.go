@@ -236,6 +236,7 @@ type environment struct {
 	sequence int
 	mounts   []specs.Mount
 
+	hung     bool       // containerd did not answer to the end of the job's time
 	closing  sync.Mutex // held while the environment is removed
 	detached bool       // the segment is closed: another job may have its place
 
