@@ -51,12 +51,8 @@ func claim(ctx context.Context, dir string, r Run) (release func() error, err er
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("records of test runs: %w", err)
-	}
-	var own unix.Stat_t
-	if err := unix.Lstat(dir, &own); err != nil || int(own.Uid) != os.Geteuid() || own.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil, fmt.Errorf("records of test runs: %s is not this user's folder (%v): remove it", dir, err)
+	if err := ours(dir); err != nil {
+		return nil, err
 	}
 	once, _ := swept.LoadOrStore(dir, sync.OnceValue(func() error { return sweep(ctx, dir) }))
 	if err := once.(func() error)(); err != nil {
@@ -79,6 +75,52 @@ func claim(ctx context.Context, dir string, r Run) (release func() error, err er
 		return nil, errors.Join(fmt.Errorf("record a test run: %w", err), os.Remove(f.Name()), f.Close())
 	}
 	return func() error { return errors.Join(os.Remove(name), f.Close()) }, nil
+}
+
+// Alone waits until no other process has the name, for tests whose interfaces,
+// addresses or cgroups have fixed names, and then has it until release is
+// called or the process ends. It says on standard error that it waits.
+func Alone(ctx context.Context, name string) (release func() error, err error) {
+	return alone(ctx, records, name)
+}
+
+func alone(ctx context.Context, dir, name string) (release func() error, err error) {
+	if err := ours(dir); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, name+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock of the tests %s: %w", name, err)
+	}
+	for said := false; ; said = true {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		if !said {
+			fmt.Fprintf(os.Stderr, "waiting for another process with the tests %s to end (%s)\n", name, f.Name())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("another process still has %s: %w", f.Name(), context.Cause(ctx)), f.Close())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// ours makes the folder of records and refuses somebody else's.
+func ours(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("records of test runs: %w", err)
+	}
+	var own unix.Stat_t
+	if err := unix.Lstat(dir, &own); err != nil || int(own.Uid) != os.Geteuid() || own.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("records of test runs: %s is not this user's folder (%v): remove it", dir, err)
+	}
+	return nil
 }
 
 // check refuses a folder that no test makes, as all below it will be removed.

@@ -92,3 +92,27 @@ func TestOnlyTestsFolders(t *testing.T) {
 		}
 	}
 }
+
+// TestAlone lets one have a name at a time, and says when time is up.
+func TestAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "records")
+	first, err := alone(t.Context(), dir, "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := alone(short, dir, "name"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("two have the name: %v", err)
+	}
+	if err := first(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := alone(t.Context(), dir, "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second(); err != nil {
+		t.Fatal(err)
+	}
+}

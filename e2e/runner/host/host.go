@@ -116,9 +116,16 @@ func start() (*Host, error) {
 		c, err := config(dir)
 		return &Host{Dir: dir, Config: c}, err
 	}
-	dir, err := os.MkdirTemp("", "sw-runner-")
+	// Names and addresses of the node and its jobs are the same in every run.
+	waiting, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	alone, err := leftover.Alone(waiting, "runner")
 	if err != nil {
 		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "sw-runner-")
+	if err != nil {
+		return nil, errors.Join(err, alone())
 	}
 	release, err := Claim(dir)
 	if err != nil {
@@ -127,7 +134,7 @@ func start() (*Host, error) {
 	h, err := startIn(dir)
 	if h != nil && h.stop != nil {
 		stop := h.stop
-		h.stop = func() { stop(); _ = release() } // what is left is taken away by the next run
+		h.stop = func() { stop(); _ = errors.Join(release(), alone()) } // what is left is taken away by the next run
 	}
 	started = h
 	return h, err
