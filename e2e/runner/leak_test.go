@@ -75,7 +75,7 @@ func count(t testing.TB, h *host.Host) map[string]int {
 		}
 		counts[name] = len(found)
 	}
-	groups, err := exec.Command("find", "/sys/fs/cgroup", "-type", "d", "-path", "*/swr/jobs/*").Output()
+	groups, err := exec.Command("find", "/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-path", "*/swr/jobs/*").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
