@@ -553,3 +553,41 @@ func TestARestartKeepsJobsTracesAndSecrets(t *testing.T) {
 	w.clock.Advance(61 * time.Minute)
 	w.run("later", "success")
 }
+
+// TestALostJobSaysSo: the built-in runner begins anew, as after a crash, and
+// the job that it had ends with the reason in its log and is tried again.
+func TestALostJobSaysSo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := w.create("one: {script: x}")
+	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, 24*time.Hour, delivery.RunnerInfo{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := w.engine.RequestJob(w.ctx, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.engine.UpdateJob(w.ctx, spec.ID, spec.Token, delivery.JobUpdate{State: delivery.JobRunning}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.engine.AppendTrace(w.ctx, spec.ID, spec.Token, 0, []byte("half a li")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, 24*time.Hour, delivery.RunnerInfo{}); err != nil {
+		t.Fatal(err)
+	}
+	next := w.jobs(p.ID)["one"]
+	log, err := w.engine.OpenLog(w.ctx, &pipeline.Job{ID: spec.ID, ProjectID: next.ProjectID, Status: "failed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	text := make([]byte, log.Size)
+	if _, err := log.ReadAt(text, 0); err != nil || !strings.HasPrefix(string(text), "half a li\n") || !strings.Contains(string(text), "the runner was stopped or restarted while the job ran") {
+		t.Errorf("%q %v", text, err)
+	}
+	if next.ID == spec.ID || next.Status != "pending" {
+		t.Errorf("not tried again: %+v", next)
+	}
+}

@@ -159,7 +159,7 @@ func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, ta
 		return session, err
 	}
 	for _, j := range lost {
-		if err := e.lostJob(ctx, j.ID); err != nil {
+		if err := e.lostJob(ctx, &j); err != nil {
 			return session, err
 		}
 	}
@@ -181,9 +181,16 @@ func (e *Engine) EnsureBuiltinRunner(ctx context.Context, description string, ta
 	})
 }
 
-// lostJob fails a job whose runner went away and tries it once more.
-func (e *Engine) lostJob(ctx context.Context, jobID int64) error {
-	_, err := e.change(ctx, jobID, func(u *unit, lp *live, i int) error {
+// lostJob fails a job whose runner went away, with the reason in its log, and
+// tries it once more.
+func (e *Engine) lostJob(ctx context.Context, lost *Job) error {
+	// Whatever keeps the words from the log does not keep the job running.
+	if t, err := e.openTrace(ctx, e.adopt(lost)); err != nil {
+		e.log.Error("last words of a lost job", "job", lost.ID, "err", err)
+	} else if err := t.conclude(e.clock.Now(), "ERROR: Job failed (system failure): the runner was stopped or restarted while the job ran"); err != nil {
+		e.log.Error("last words of a lost job", "job", lost.ID, "err", err)
+	}
+	_, err := e.change(ctx, lost.ID, func(u *unit, lp *live, i int) error {
 		j := &lp.jobs[i]
 		if j.Attempt == 0 && j.RetryMax == 0 {
 			j.RetryMax, j.RetryWhen = 1, []string{ReasonRunnerSystem}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -110,6 +111,26 @@ func (t *trace) append(offset int64, data []byte) (int64, error) {
 	t.tail = tail
 	t.shown = t.size - int64(t.held(t.tail))
 	return t.size, nil
+}
+
+// conclude appends a line of the platform's own, in red, in the form that
+// runners give to lines with times.
+func (t *trace) conclude(now time.Time, text string) error {
+	t.mu.Lock()
+	size, last := t.size, []byte{'\n'}
+	if size > 0 && t.file != nil {
+		if _, err := t.file.ReadAt(last, size-1); err != nil {
+			t.mu.Unlock()
+			return fmt.Errorf("pipeline: trace: %w", err)
+		}
+	}
+	t.mu.Unlock()
+	line := now.UTC().Format("2006-01-02T15:04:05.000000Z") + " 00O \x1b[31;1m" + text + "\x1b[0;m\n"
+	if last[0] != '\n' { // the runner died in the middle of a line
+		line = "\n" + line
+	}
+	_, err := t.append(size, []byte(line))
+	return err
 }
 
 // cover returns the tail with secrets covered that reach into data, nil where

@@ -154,6 +154,9 @@ func (env *environment) Exec(ctx context.Context, s runner.Script) error {
 
 // startError tells an image without a shell from a failure of the runtime.
 func (*environment) startError(err error) error {
+	if errdefs.IsUnavailable(err) {
+		return fmt.Errorf("containerd was stopped or restarted while the job ran: %w", err)
+	}
 	text := err.Error()
 	if strings.Contains(text, "executable file not found") || strings.Contains(text, "no such file or directory") && strings.Contains(text, "exec") {
 		return &runner.JobError{Reason: runner.ReasonScript, Message: "the image has no shell to run the script: it needs sh or bash, or an entrypoint that runs them", ExitCode: 127}
