@@ -341,6 +341,11 @@ func (c *Config) Validate() error {
 	if c.GitOps.Enabled && !c.Cluster.Enabled {
 		add("gitops.enabled: Argo CD needs the cluster; enable it or turn gitops off")
 	}
+	for _, host := range c.Registry.Mirrors {
+		if !mirrorHost.MatchString(host) {
+			add("registry.mirrors: %q must be a host name alone, such as registry.example.com: without scheme, port and path", host)
+		}
+	}
 	for host, file := range c.Registry.Credentials {
 		if !slices.Contains(c.Registry.Mirrors, host) {
 			add("registry.credentials: %s is not among registry.mirrors", host)
@@ -356,6 +361,10 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// mirrorHost is a host that can be a component of a repository's name, below
+// which the cache keeps its images.
+var mirrorHost = regexp.MustCompile(`^[a-z0-9]+([.-][a-z0-9]+)*$`)
 
 func (c *Config) validateNetworks() []error {
 	var errs []error

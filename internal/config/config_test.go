@@ -60,6 +60,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"cluster: {dns_address: 1.1.1.1}", "cluster.dns_address"},
 		{"cluster: {enabled: false}", "gitops.enabled: Argo CD needs the cluster"},
 		{"external_url: example.com", "external_url"},
+		{"registry: {mirrors: [\"registry.example.com:5000\"]}", "without scheme, port and path"},
+		{"registry: {mirrors: [\"https://docker.io\"]}", "registry.mirrors"},
 		{"name: a\n---\nname: b", "only one YAML document"},
 		{"budgets: {jobs: 1Mi}", "budgets.jobs: 1Mi is less than 16Mi"},
 		{"name: [", "f.yaml: line 1"},
