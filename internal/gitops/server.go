@@ -271,8 +271,8 @@ func (s *Server) call(ctx context.Context, method, path, token string, body io.R
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if method != http.MethodGet {
+		req.Header.Set("Content-Type", "application/json") // Argo CD refuses others, also without a body
 	}
 	res, err := s.http.Do(req)
 	if err != nil {

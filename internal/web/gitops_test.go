@@ -172,6 +172,10 @@ func gitopsSite(t *testing.T) (*site, *fake.FakeDynamicClient, *gitopsReverter, 
 	})
 	argo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
+			if r.Header.Get("Content-Type") != "application/json" { // as Argo CD does
+				http.Error(w, "Invalid content type", http.StatusUnsupportedMediaType)
+				return
+			}
 			if r.Header.Get("Authorization") != "Bearer of-maya" {
 				http.Error(w, `{"message":"permission denied"}`, http.StatusForbidden)
 				return
