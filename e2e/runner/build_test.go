@@ -45,6 +45,7 @@ docker images
 docker tag "$REGISTRY/group/project:v1" "$REGISTRY/group/project:latest"
 docker push "$REGISTRY/group/project:v1"
 docker push "$REGISTRY/group/project:latest"
+docker push "$REGISTRY/group/project:latest" # there already: said again, for the registry's records
 docker inspect --format '{{.Os}} {{index .Config.Cmd 0}}' "$REGISTRY/group/project:v1"
 docker run --rm "$REGISTRY/group/project:v1"
 printf 'FROM %s/group/project:v1\nRUN cat /data.txt\n' "$REGISTRY" | docker build -t second -
