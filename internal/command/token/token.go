@@ -38,6 +38,11 @@ type token struct {
 	Token     string   `json:"token,omitempty"`
 }
 
+// defaultName is what a token is called without --name. It differs from that of
+// the platform's own token for these commands, whose namesakes of the first
+// administrator are revoked at every start.
+const defaultName = "slipway token create"
+
 func create(connect rest.Connect) *cobra.Command {
 	var name, expires string
 	var scopes []string
@@ -65,7 +70,7 @@ func create(connect rest.Connect) *cobra.Command {
 			return nil
 		}),
 	}
-	c.Flags().StringVar(&name, "name", "command line", "what to call it")
+	c.Flags().StringVar(&name, "name", defaultName, "what to call it")
 	c.Flags().StringSliceVar(&scopes, "scopes", []string{"api"}, "what it may do: api, read_api, read_user, read_repository, write_repository, read_registry, write_registry")
 	c.Flags().StringVar(&expires, "expires", "", "last day, such as 2030-01-31 (default: never)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
