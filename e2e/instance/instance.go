@@ -78,6 +78,17 @@ func New(t *testing.T, name string, number int, extra string) *Instance {
 	if err != nil {
 		t.Fatalf("the programs are not built: run `make build` first (%v)", err)
 	}
+	waiting, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	alone, err := leftover.Alone(waiting, "instance-"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := alone(); err != nil {
+			t.Error(err)
+		}
+	})
 	// The data directory is on the disk, not on a memory file system, and short
 	// enough for the sockets in it.
 	base, err := os.MkdirTemp("/var/tmp", "sw-"+name+"-")
