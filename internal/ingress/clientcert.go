@@ -158,41 +158,18 @@ func (b *builder) addClientCerts(p parsedIngress, hosts []string) {
 }
 
 func (b *builder) readClientCerts(p parsedIngress, c *clientCerts) {
-	const annotation = annotationPrefix + "auth-tls-secret"
-	if namespace, name, ok := strings.Cut(c.secret, "/"); ok {
-		c.secret = name
-		if namespace != p.ing.Namespace {
-			b.problem(p.key, annotation+": a Secret of another namespace is not allowed; nobody is let in until this is put right")
-			return
-		}
-	}
-	key := objectKey{"Secret", p.ing.Namespace, c.secret}
-	b.needs[key] = true
-	s := b.secrets[p.ing.Namespace+"/"+c.secret]
-	var before *clientTrust
+	var before map[objectKey]*clientTrust
 	if b.previous != nil {
-		before = b.previous.trusts[key]
+		before = b.previous.trusts
 	}
-	switch {
-	case s == nil && !b.in.listed[key]:
-		c.trust = before // not listed yet: as it was
-	case s == nil:
-		b.problem(p.key, fmt.Sprintf("%s: Secret %s does not exist; nobody is let in until it does", annotation, c.secret))
-	case before != nil && before.version == secretVersion(s):
-		c.trust = before
-	default:
+	c.trust = fromSecret(b, p, "auth-tls-secret", &c.secret, before, b.trusts, func(s *corev1.Secret) (*clientTrust, error) {
 		t, err := readClientTrust(s)
 		if err != nil {
-			b.problem(p.key, annotation+": "+err.Error()+"; nobody is let in until this is put right")
+			err = fmt.Errorf("%w; nobody is let in until this is put right", err)
 		}
-		c.trust = t
-	}
-	if c.trust != nil {
-		b.trusts[key] = c.trust
-	}
+		return t, err
+	})
 }
-
-func secretVersion(s *corev1.Secret) string { return string(s.UID) + "/" + s.ResourceVersion }
 
 // verify reports whether the client's certificates lead to an authority.
 func (c *clientCerts) verify(certs []*x509.Certificate, now time.Time) error {

@@ -151,35 +151,9 @@ func (b *builder) addAuth(p parsedIngress) {
 	if a == nil {
 		return
 	}
-	if namespace, name, ok := strings.Cut(a.secret, "/"); ok {
-		a.secret = name
-		if namespace != p.ing.Namespace {
-			b.problem(p.key, annotationPrefix+"auth-secret: a Secret of another namespace is not allowed; nobody is let in until this is put right")
-			return
-		}
-	}
-	key := objectKey{"Secret", p.ing.Namespace, a.secret}
-	b.needs[key] = true
-	s := b.secrets[p.ing.Namespace+"/"+a.secret]
-	var before *credentials
+	var before map[objectKey]*credentials
 	if b.previous != nil {
-		before = b.previous.creds[key]
+		before = b.previous.creds
 	}
-	switch {
-	case s == nil && !b.in.listed[key]:
-		a.creds = before // not listed yet: as it was
-	case s == nil:
-		b.problem(p.key, fmt.Sprintf("%sauth-secret: Secret %s does not exist; nobody is let in until it does", annotationPrefix, a.secret))
-	case before != nil && before.version == secretVersion(s):
-		a.creds = before
-	default:
-		c, err := readCredentials(s, a.users)
-		if err != nil {
-			b.problem(p.key, annotationPrefix+"auth-secret: "+err.Error())
-		}
-		a.creds = c
-	}
-	if a.creds != nil {
-		b.creds[key] = a.creds
-	}
+	a.creds = fromSecret(b, p, "auth-secret", &a.secret, before, b.creds, func(s *corev1.Secret) (*credentials, error) { return readCredentials(s, a.users) })
 }
