@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
@@ -80,12 +79,10 @@ func (s *settings) httpClient() (*http.Client, error) {
 	if _, err := os.Stat(file); err != nil || !s.secure() {
 		return http.DefaultClient, nil //nolint:nilerr // there is no authority: the system's count
 	}
-	roots, err := trust.Pool(file)
+	transport, err := trust.Transport(file)
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	return &http.Client{Transport: transport}, nil
 }
 

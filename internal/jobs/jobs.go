@@ -8,7 +8,6 @@ package jobs
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -236,13 +235,7 @@ func (c *Config) transport() (http.RoundTripper, error) {
 	if c.RegistryCA == "" {
 		return http.DefaultTransport, nil
 	}
-	roots, err := trust.Pool(c.RegistryCA)
-	if err != nil {
-		return nil, err
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	return transport, nil
+	return trust.Transport(c.RegistryCA)
 }
 
 // tools are the programs placed in the PATH of jobs; those for the cluster only

@@ -10,6 +10,7 @@ package trust
 import (
 	"bytes"
 	"crypto/sha1"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -17,6 +18,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,4 +133,15 @@ func Pool(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("trust: %s holds no certificate in PEM form", file)
 	}
 	return pool, nil
+}
+
+// Transport is Go's default one, which trusts the authorities of a PEM file too.
+func Transport(file string) (*http.Transport, error) {
+	roots, err := Pool(file)
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return transport, nil
 }
