@@ -32,14 +32,21 @@ func (s setRow) Healthy() int {
 	return n
 }
 
+// rowsAndClient are the Applications that the caller may see, and what reads
+// the rest of Argo CD's objects.
+func (s *Server) rowsAndClient(r *Request) ([]applicationRow, *gitops.Client, error) {
+	rows, err := s.applicationRows(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := s.Operations.Apps()
+	return rows, client, err
+}
+
 // sets are the ApplicationSets that the caller may see: administrators all,
 // others those that made an Application that they may see.
 func (s *Server) sets(r *Request) ([]setRow, error) {
-	rows, err := s.applicationRows(r)
-	if err != nil {
-		return nil, err
-	}
-	client, err := s.Operations.Apps()
+	rows, client, err := s.rowsAndClient(r)
 	if err != nil {
 		return nil, err
 	}
@@ -167,11 +174,7 @@ type appProjectView struct {
 
 // appProjects are all AppProjects: who is signed in may know what is allowed.
 func (s *Server) appProjects(r *Request) ([]appProjectView, error) {
-	rows, err := s.applicationRows(r)
-	if err != nil {
-		return nil, err
-	}
-	client, err := s.Operations.Apps()
+	rows, client, err := s.rowsAndClient(r)
 	if err != nil {
 		return nil, err
 	}
