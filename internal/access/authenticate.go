@@ -148,6 +148,21 @@ func identity(a Account, kind delivery.IdentityKind) delivery.Identity {
 	return delivery.Identity{Kind: kind, User: &u, Name: u.Username}
 }
 
+// actAs makes who the user that a credential belongs to. A blocked user's
+// credentials are as good as none.
+func (s *Service) actAs(ctx context.Context, who *delivery.Identity, userID int64) error {
+	a, err := s.store.UserByID(ctx, userID)
+	if err != nil {
+		return err
+	}
+	if a.Blocked {
+		return ErrWrongCredentials
+	}
+	u := a.User
+	who.User, who.Name = &u, u.Username
+	return nil
+}
+
 func (s *Service) byToken(ctx context.Context, username, secret string) (delivery.Identity, error) {
 	t, err := s.store.TokenByHash(ctx, digest(secret))
 	if delivery.IsNotFound(err) {
@@ -162,15 +177,9 @@ func (s *Service) byToken(ctx context.Context, username, secret string) (deliver
 	}
 	who := delivery.Identity{Kind: t.Kind, Name: t.Name, Scopes: t.Scopes, ProjectID: t.ProjectID, GroupID: t.GroupID, Role: t.Role, TokenID: t.ID}
 	if t.UserID != 0 {
-		a, err := s.store.UserByID(ctx, t.UserID)
-		if err != nil {
+		if err := s.actAs(ctx, &who, t.UserID); err != nil {
 			return delivery.Identity{}, err
 		}
-		if a.Blocked {
-			return delivery.Identity{}, ErrWrongCredentials
-		}
-		u := a.User
-		who.User, who.Name = &u, u.Username
 	}
 	if s.used.due("token", t.ID, now) {
 		if err := s.store.TouchToken(context.WithoutCancel(ctx), t.ID, now); err != nil {
@@ -226,15 +235,9 @@ func (s *Service) AuthenticateKey(ctx context.Context, key ssh.PublicKey) (deliv
 	}
 	who := delivery.Identity{Kind: delivery.SSHKey, Name: k.Title, TokenID: k.ID}
 	if k.UserID != 0 {
-		a, err := s.store.UserByID(ctx, k.UserID)
-		if err != nil {
+		if err := s.actAs(ctx, &who, k.UserID); err != nil {
 			return delivery.Identity{}, err
 		}
-		if a.Blocked {
-			return delivery.Identity{}, ErrWrongCredentials
-		}
-		u := a.User
-		who.User, who.Name = &u, u.Username
 	} else {
 		who.ProjectID, who.Role, who.Scopes = k.ProjectID, delivery.Reporter, []string{"read_repository"}
 		if k.CanPush {

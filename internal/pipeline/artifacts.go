@@ -291,19 +291,25 @@ func (e *Engine) DeleteArtifacts(ctx context.Context, jobID int64) error {
 		if err != nil {
 			return err
 		}
-		for _, a := range list {
-			files = append(files, a.SHA256)
-			if err := tx.DeleteArtifact(a.ID); err != nil {
-				return err
-			}
-		}
-		return nil
+		files, err = deleteRows(tx, list)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	e.removeUnused(ctx, files)
 	return nil
+}
+
+// deleteRows deletes the rows of artifacts and returns the files they named.
+func deleteRows(tx Tx, list []Artifact) (files []string, err error) {
+	for _, a := range list {
+		files = append(files, a.SHA256)
+		if err := tx.DeleteArtifact(a.ID); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // KeepArtifacts makes a job's artifacts stay for good.
@@ -353,13 +359,8 @@ func (e *Engine) expireArtifacts(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			for _, a := range list {
-				files = append(files, a.SHA256)
-				if err := tx.DeleteArtifact(a.ID); err != nil {
-					return err
-				}
-			}
-			return nil
+			files, err = deleteRows(tx, list)
+			return err
 		})
 		if err != nil || len(files) == 0 {
 			return err

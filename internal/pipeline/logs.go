@@ -42,18 +42,7 @@ func (e *Engine) OpenLog(ctx context.Context, j *Job) (*Log, error) {
 // visible returns how much of a running job's log may be shown: the end that
 // may be the beginning of a secret is held back.
 func (e *Engine) visible(jobID int64) (int64, bool) {
-	e.mu.Lock()
-	r := e.runs[jobID]
-	e.mu.Unlock()
-	if r == nil {
-		return 0, false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.trace == nil {
-		return 0, false
-	}
-	return r.trace.visible(), true
+	return e.ofTrace(jobID, (*trace).visible)
 }
 
 // ReadAt reads within Size; it implements io.ReaderAt.

@@ -316,6 +316,12 @@ func (e *Engine) closeRuns() {
 
 // traceSize returns the stored bytes of a running job's trace.
 func (e *Engine) traceSize(jobID int64) (int64, bool) {
+	return e.ofTrace(jobID, (*trace).stored)
+}
+
+// ofTrace asks the open trace of a running job; there is none before the
+// runner's first lines.
+func (e *Engine) ofTrace(jobID int64, size func(*trace) int64) (int64, bool) {
 	e.mu.Lock()
 	r := e.runs[jobID]
 	e.mu.Unlock()
@@ -327,7 +333,7 @@ func (e *Engine) traceSize(jobID int64) (int64, bool) {
 	if r.trace == nil {
 		return 0, false
 	}
-	return r.trace.stored(), true
+	return size(r.trace), true
 }
 
 // openTrace returns the run's trace, opening it and finding out the secrets

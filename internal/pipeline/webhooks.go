@@ -122,20 +122,24 @@ func queuedFor(j *Job) float64 {
 	return j.StartedAt.Sub(j.QueuedAt).Seconds()
 }
 
+// hookJob is what hooks about a job tell of: the job, its project and its user.
+func (e *Engine) hookJob(ctx context.Context, projectID, jobID int64) (v JobView, project delivery.Project, user any, err error) {
+	if v, err = e.JobView(ctx, projectID, jobID); err != nil {
+		return v, project, nil, err
+	}
+	if project, err = e.cfg.Projects.Project(ctx, projectID); err != nil {
+		return v, project, nil, err
+	}
+	user, err = e.hookUser(ctx, v.Job.UserID)
+	return v, project, user, err
+}
+
 func (e *Engine) jobHook(ctx context.Context, ev delivery.Event) (map[string]any, error) {
 	var change delivery.JobChanged
 	if err := ev.Decode(&change); err != nil {
 		return nil, err
 	}
-	v, err := e.JobView(ctx, ev.ProjectID, change.ID)
-	if err != nil {
-		return nil, err
-	}
-	project, err := e.cfg.Projects.Project(ctx, ev.ProjectID)
-	if err != nil {
-		return nil, err
-	}
-	user, err := e.hookUser(ctx, v.Job.UserID)
+	v, project, user, err := e.hookJob(ctx, ev.ProjectID, change.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -160,15 +164,7 @@ func (e *Engine) deploymentHook(ctx context.Context, ev delivery.Event) (map[str
 	if err := ev.Decode(&change); err != nil {
 		return nil, err
 	}
-	v, err := e.JobView(ctx, ev.ProjectID, change.JobID)
-	if err != nil {
-		return nil, err
-	}
-	project, err := e.cfg.Projects.Project(ctx, ev.ProjectID)
-	if err != nil {
-		return nil, err
-	}
-	user, err := e.hookUser(ctx, v.Job.UserID)
+	v, project, user, err := e.hookJob(ctx, ev.ProjectID, change.JobID)
 	if err != nil {
 		return nil, err
 	}

@@ -558,13 +558,19 @@ func (r *jobRun) localName(p string) (string, error) {
 	return path.Join("outside", path.Base(abs)), nil
 }
 
+// places are where a path of the job lies in its build folder, and where it goes
+// in the private tree.
+func (r *jobRun) places(p string) (rel, local string, err error) {
+	if rel, err = r.inBuilds(p); err != nil {
+		return "", "", err
+	}
+	local, err = r.localName(p)
+	return rel, local, err
+}
+
 // fetch copies one file of the job and returns its name in the private tree.
 func (r *jobRun) fetch(p string) (string, error) {
-	rel, err := r.inBuilds(p)
-	if err != nil {
-		return "", err
-	}
-	local, err := r.localName(p)
+	rel, local, err := r.places(p)
 	if err != nil {
 		return "", err
 	}
@@ -586,11 +592,7 @@ func reason(err error) error {
 // copied: os.Root keeps a job that changes its files meanwhile from reaching
 // anything outside.
 func (r *jobRun) copyTree(ctx context.Context, p string) (string, error) {
-	rel, err := r.inBuilds(p)
-	if err != nil {
-		return "", err
-	}
-	local, err := r.localName(p)
+	rel, local, err := r.places(p)
 	if err != nil {
 		return "", err
 	}

@@ -148,17 +148,22 @@ func declaredAt(d gitops.Declared) string {
 	return applicationPath(d.Name)
 }
 
-// declareAs asks the cluster first, which names unknown fields, then Argo CD in
-// the caller's name.
-func (s *Server) declareAs(r *Request, m *gitops.Manifest, replace bool) error {
+// checkDeclared asks the cluster, which names unknown fields, and returns what
+// Argo CD is then asked with: a token in the caller's name.
+func (s *Server) checkDeclared(r *Request, m *gitops.Manifest) (string, error) {
 	client, err := s.Operations.Apps()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := client.Check(r.Context(), m); err != nil {
-		return err
+		return "", err
 	}
-	token, err := s.Operations.Token(r.Context(), r.Who)
+	return s.Operations.Token(r.Context(), r.Who)
+}
+
+// declareAs asks the cluster first, then Argo CD in the caller's name.
+func (s *Server) declareAs(r *Request, m *gitops.Manifest, replace bool) error {
+	token, err := s.checkDeclared(r, m)
 	if err != nil {
 		return err
 	}
@@ -248,14 +253,7 @@ func (s *Server) edit(w http.ResponseWriter, r *Request) error {
 }
 
 func (s *Server) respecify(r *Request, m *gitops.Manifest) error {
-	client, err := s.Operations.Apps()
-	if err != nil {
-		return err
-	}
-	if err := client.Check(r.Context(), m); err != nil {
-		return err
-	}
-	token, err := s.Operations.Token(r.Context(), r.Who)
+	token, err := s.checkDeclared(r, m)
 	if err != nil {
 		return err
 	}

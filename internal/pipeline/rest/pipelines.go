@@ -297,12 +297,16 @@ func (s *server) deletePipeline(w http.ResponseWriter, r *api.Request) error {
 	return noContent(w)
 }
 
-func (s *server) testReport(w http.ResponseWriter, r *api.Request) error {
+func (s *server) testReportOf(r *api.Request) (pipeline.TestReport, error) {
 	p, err := s.pipelineOf(r)
 	if err != nil {
-		return err
+		return pipeline.TestReport{}, err
 	}
-	report, err := s.TestReport(r.Context(), p.ID)
+	return s.TestReport(r.Context(), p.ID)
+}
+
+func (s *server) testReport(w http.ResponseWriter, r *api.Request) error {
+	report, err := s.testReportOf(r)
 	if err != nil {
 		return err
 	}
@@ -310,11 +314,7 @@ func (s *server) testReport(w http.ResponseWriter, r *api.Request) error {
 }
 
 func (s *server) testReportSummary(w http.ResponseWriter, r *api.Request) error {
-	p, err := s.pipelineOf(r)
-	if err != nil {
-		return err
-	}
-	report, err := s.TestReport(r.Context(), p.ID)
+	report, err := s.testReportOf(r)
 	if err != nil {
 		return err
 	}
