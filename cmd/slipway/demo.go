@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/slipwayhq/slipway/applications"
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/demo"
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/rollout"
@@ -65,7 +66,7 @@ func (a *app) demoCommand() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				err = printJSON(c.OutOrStdout(), r)
+				err = output.JSON(c.OutOrStdout(), r)
 			} else {
 				printDemo(c.OutOrStdout(), s, r)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/doctor"
 )
@@ -140,7 +141,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			}
 			findings := doctor.Run(c.Context(), s.doctorSettings())
 			if asJSON {
-				if err := printJSON(c.OutOrStdout(), findings); err != nil {
+				if err := output.JSON(c.OutOrStdout(), findings); err != nil {
 					return err
 				}
 			} else {

@@ -1,12 +1,12 @@
 package ci
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/pipeline/gitlabci"
 )
 
@@ -82,13 +82,6 @@ func newReport(diags gitlabci.Diagnostics) report {
 	return report{Valid: !diags.Failed(), Errors: diags.Errors(), Warnings: diags.Warnings()}
 }
 
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
 // writeFindings prints the way compilers do, for editors to jump to.
 func writeFindings(w io.Writer, diags gitlabci.Diagnostics) {
 	for _, d := range diags {
@@ -105,7 +98,7 @@ func writeFindings(w io.Writer, diags gitlabci.Diagnostics) {
 // fail reports a configuration with errors and returns the exit status.
 func fail(c *cobra.Command, asJSON bool, diags gitlabci.Diagnostics) error {
 	if asJSON {
-		if err := writeJSON(c.OutOrStdout(), newReport(diags)); err != nil {
+		if err := output.JSON(c.OutOrStdout(), newReport(diags)); err != nil {
 			return err
 		}
 		return exitError(exitInvalid)
@@ -137,7 +130,7 @@ func lintCommand() *cobra.Command {
 				return fail(c, asJSON, diags)
 			}
 			if asJSON {
-				return writeJSON(c.OutOrStdout(), newReport(diags))
+				return output.JSON(c.OutOrStdout(), newReport(diags))
 			}
 			writeFindings(c.ErrOrStderr(), diags)
 			fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", f.name)

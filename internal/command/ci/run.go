@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/pipeline/gitlabci"
 	"github.com/slipwayhq/slipway/internal/runner"
@@ -156,7 +157,7 @@ func (o *runOptions) run(c *cobra.Command, f *file, names []string) error {
 		return exitError(exitInvalid)
 	}
 	if o.json {
-		err = writeJSON(c.OutOrStdout(), result)
+		err = output.JSON(c.OutOrStdout(), result)
 	} else {
 		result.write(c.OutOrStdout())
 	}

@@ -83,14 +83,9 @@ func list(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return output.JSON(c.OutOrStdout(), all)
-			}
-			rows := make([][]string, len(all))
-			for i, g := range all {
-				rows[i] = []string{strconv.FormatInt(g.ID, 10), g.FullPath, g.Name, g.Visibility}
-			}
-			return output.Table(c.OutOrStdout(), []string{"ID", "PATH", "NAME", "VISIBILITY"}, rows)
+			return output.List(c.OutOrStdout(), asJSON, all, []string{"ID", "PATH", "NAME", "VISIBILITY"}, func(g group) []string {
+				return []string{strconv.FormatInt(g.ID, 10), g.FullPath, g.Name, g.Visibility}
+			})
 		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

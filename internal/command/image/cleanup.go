@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/command/rest"
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -27,15 +28,12 @@ func cacheCommand(connect rest.Connect) *cobra.Command {
 			if _, err := client.Call(c.Context(), http.MethodGet, "/registry/cache", "", nil, &list); err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), list)
-			}
-			return table(c.OutOrStdout(), "IMAGE\tDIGEST\tSIZE\tLAST USED", list, func(i cached) string {
+			return output.List(c.OutOrStdout(), asJSON, list, []string{"IMAGE", "DIGEST", "SIZE", "LAST USED"}, func(i cached) []string {
 				used := "seeded: kept"
 				if i.LastUsed != nil {
 					used = i.LastUsed.Format("2006-01-02 15:04")
 				}
-				return fmt.Sprintf("%s\t%s\t%s\t%s", i.Reference, shortDigest(i.Digest), delivery.BytesText(i.Size), used)
+				return []string{i.Reference, shortDigest(i.Digest), delivery.BytesText(i.Size), used}
 			})
 		}),
 	}
@@ -65,7 +63,7 @@ func collectCommand(connect rest.Connect) *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return writeJSON(c.OutOrStdout(), done)
+				return output.JSON(c.OutOrStdout(), done)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "Removed %d tags, %d images and %d blobs: %s freed in %.1f s.\n", done.Tags, done.Images, done.Blobs, delivery.BytesText(done.Bytes), done.Seconds)
 			if done.WaitingImages+done.WaitingBlobs > 0 {
@@ -110,7 +108,7 @@ func policyCommand(connect rest.Connect) *cobra.Command {
 			if _, err := client.Call(c.Context(), method, path, "", body, &now); err != nil {
 				return err
 			}
-			return writeJSON(c.OutOrStdout(), now)
+			return output.JSON(c.OutOrStdout(), now)
 		}),
 	}
 	f := c.Flags()
@@ -138,17 +136,14 @@ func previewPolicy(c *cobra.Command, client *rest.Client, path string, policy ma
 	if _, err := client.Call(c.Context(), http.MethodPost, path+"/preview", "", policy, &list); err != nil {
 		return err
 	}
-	if asJSON {
-		return writeJSON(c.OutOrStdout(), list)
-	}
-	if len(list) == 0 {
+	if len(list) == 0 && !asJSON {
 		_, err := fmt.Fprintln(c.OutOrStdout(), "No tag would go.")
 		return err
 	}
-	err := table(c.OutOrStdout(), "WOULD GO\tDIGEST\tSIZE\tPUSHED", list, func(e expiring) string {
-		return fmt.Sprintf("%s:%s\t%s\t%s\t%s", e.Repository, e.Tag, shortDigest(e.Digest), delivery.BytesText(e.Size), e.PushedAt.Format("2006-01-02 15:04"))
+	err := output.List(c.OutOrStdout(), asJSON, list, []string{"WOULD GO", "DIGEST", "SIZE", "PUSHED"}, func(e expiring) []string {
+		return []string{e.Repository + ":" + e.Tag, shortDigest(e.Digest), delivery.BytesText(e.Size), e.PushedAt.Format("2006-01-02 15:04")}
 	})
-	if err == nil {
+	if err == nil && !asJSON {
 		_, err = fmt.Fprintf(c.OutOrStdout(), "%d tags would go; nothing was removed.\n", len(list))
 	}
 	return err

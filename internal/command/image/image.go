@@ -8,13 +8,11 @@ package image
 import (
 	"archive/tar"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -25,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/command/rest"
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -91,11 +90,8 @@ func listCommand(connect rest.Connect) *cobra.Command {
 				}
 				list = append(list, repos...)
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), list)
-			}
-			return table(c.OutOrStdout(), "REPOSITORY\tTAGS\tIMAGES\tSIZE\tSINCE", list, func(r repository) string {
-				return fmt.Sprintf("%s\t%d\t%d\t%s\t%s", r.Path, r.TagsCount, r.Images, delivery.BytesText(r.Size), r.CreatedAt.Format(time.DateOnly))
+			return output.List(c.OutOrStdout(), asJSON, list, []string{"REPOSITORY", "TAGS", "IMAGES", "SIZE", "SINCE"}, func(r repository) []string {
+				return []string{r.Path, strconv.Itoa(r.TagsCount), strconv.Itoa(r.Images), delivery.BytesText(r.Size), r.CreatedAt.Format(time.DateOnly)}
 			})
 		}),
 	}
@@ -145,15 +141,12 @@ func tagsCommand(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return writeJSON(c.OutOrStdout(), append([]tag{}, tags...))
-			}
-			return table(c.OutOrStdout(), "TAG\tDIGEST\tSIZE\tPUSHED\tJOB", tags, func(t tag) string {
+			return output.List(c.OutOrStdout(), asJSON, tags, []string{"TAG", "DIGEST", "SIZE", "PUSHED", "JOB"}, func(t tag) []string {
 				job := ""
 				if t.JobID != 0 {
 					job = fmt.Sprint(t.JobID)
 				}
-				return fmt.Sprintf("%s\t%s\t%s\t%s\t%s", t.Name, shortDigest(t.Digest), delivery.BytesText(t.TotalSize), t.CreatedAt.Format("2006-01-02 15:04"), job)
+				return []string{t.Name, shortDigest(t.Digest), delivery.BytesText(t.TotalSize), t.CreatedAt.Format("2006-01-02 15:04"), job}
 			})
 		}),
 	}
@@ -194,7 +187,7 @@ func inspectCommand(connect rest.Connect) *cobra.Command {
 			if _, err := client.Call(c.Context(), http.MethodGet, repo.url()+"/images/"+ref, "", nil, &image); err != nil {
 				return err
 			}
-			return writeJSON(c.OutOrStdout(), image)
+			return output.JSON(c.OutOrStdout(), image)
 		}),
 	}
 }
@@ -373,22 +366,6 @@ func pushImage(image v1.Image) pusher {
 		}
 		return digest, remote.Write(ref, image, opts...)
 	}
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
-func table[T any](w io.Writer, head string, rows []T, line func(T) string) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, head)
-	for _, r := range rows {
-		fmt.Fprintln(t, line(r))
-	}
-	return t.Flush()
 }
 
 func shortDigest(d string) string {

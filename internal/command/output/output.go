@@ -12,11 +12,29 @@ import (
 	"text/tabwriter"
 )
 
-// JSON writes v indented, with a line feed.
+// JSON writes v indented, with a line feed; <, > and & stay as they are, since
+// no browser reads it.
 func JSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
+}
+
+// List writes a list as JSON, an empty one as [] and not as null, or as a table
+// with a row of cells for each element.
+func List[T any](w io.Writer, asJSON bool, list []T, heading []string, cells func(T) []string) error {
+	if asJSON {
+		if list == nil {
+			list = []T{}
+		}
+		return JSON(w, list)
+	}
+	rows := make([][]string, len(list))
+	for i, v := range list {
+		rows[i] = cells(v)
+	}
+	return Table(w, heading, rows)
 }
 
 // Table writes a heading and rows in columns.

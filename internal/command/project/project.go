@@ -5,9 +5,7 @@
 package project
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -19,6 +17,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/command/group"
 	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/command/rest"
+	"github.com/slipwayhq/slipway/internal/command/user"
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
@@ -134,11 +133,7 @@ func readSecret(c *cobra.Command, stdin bool) (string, error) {
 	if !stdin {
 		return "", nil
 	}
-	line, err := bufio.NewReader(io.LimitReader(c.InOrStdin(), 4096)).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return "", err
-	}
-	return strings.TrimRight(line, "\r\n"), nil
+	return user.ReadSecret(c.InOrStdin())
 }
 
 func withoutSecret(address string) string {
@@ -158,14 +153,9 @@ func list(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return output.JSON(c.OutOrStdout(), all)
-			}
-			rows := make([][]string, len(all))
-			for i, p := range all {
-				rows[i] = []string{strconv.FormatInt(p.ID, 10), p.Path, p.Visibility, p.HTTPURL}
-			}
-			return output.Table(c.OutOrStdout(), []string{"ID", "PATH", "VISIBILITY", "ADDRESS"}, rows)
+			return output.List(c.OutOrStdout(), asJSON, all, []string{"ID", "PATH", "VISIBILITY", "ADDRESS"}, func(p project) []string {
+				return []string{strconv.FormatInt(p.ID, 10), p.Path, p.Visibility, p.HTTPURL}
+			})
 		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -258,11 +248,7 @@ func mirrors(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return output.JSON(c.OutOrStdout(), all)
-			}
-			rows := make([][]string, len(all))
-			for i, m := range all {
+			return output.List(c.OutOrStdout(), asJSON, all, []string{"DIRECTION", "ADDRESS", "STATUS", "LAST SUCCESS", "PROBLEM"}, func(m mirrorState) []string {
 				last, problem := "never", ""
 				if m.LastSuccess != nil {
 					last = *m.LastSuccess
@@ -270,9 +256,8 @@ func mirrors(connect rest.Connect) *cobra.Command {
 				if m.LastError != nil {
 					problem = *m.LastError
 				}
-				rows[i] = []string{m.Direction, m.URL, m.Status, last, problem}
-			}
-			return output.Table(c.OutOrStdout(), []string{"DIRECTION", "ADDRESS", "STATUS", "LAST SUCCESS", "PROBLEM"}, rows)
+				return []string{m.Direction, m.URL, m.Status, last, problem}
+			})
 		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

@@ -135,18 +135,13 @@ func listLocal(c *cobra.Command, file string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		shown := slices.Clone(have.list)
-		for i := range shown {
-			shown[i].Token = ""
-		}
-		return output.JSON(c.OutOrStdout(), shown)
+	shown := slices.Clone(have.list)
+	for i := range shown {
+		shown[i].Token = ""
 	}
-	rows := make([][]string, len(have.list))
-	for i, r := range have.list {
-		rows[i] = []string{r.Name, r.URL, fmt.Sprint(r.ID), r.Executor, fmt.Sprint(r.Concurrent)}
-	}
-	return output.Table(c.OutOrStdout(), []string{"NAME", "URL", "ID", "EXECUTOR", "JOBS"}, rows)
+	return output.List(c.OutOrStdout(), asJSON, shown, []string{"NAME", "URL", "ID", "EXECUTOR", "JOBS"}, func(r Registration) []string {
+		return []string{r.Name, r.URL, fmt.Sprint(r.ID), r.Executor, fmt.Sprint(r.Concurrent)}
+	})
 }
 
 func register(executors map[string]Start) *cobra.Command {

@@ -74,18 +74,13 @@ func list(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return output.JSON(c.OutOrStdout(), all)
-			}
-			rows := make([][]string, len(all))
-			for i, r := range all {
+			return output.List(c.OutOrStdout(), asJSON, all, []string{"ID", "DESCRIPTION", "FOR", "STATUS", "TAGS"}, func(r platformRunner) []string {
 				status := strings.ReplaceAll(r.Status, "_", " ")
 				if r.Paused {
 					status = "paused"
 				}
-				rows[i] = []string{strconv.FormatInt(r.ID, 10), r.Description, strings.TrimSuffix(r.Type, "_type"), status, strings.Join(r.Tags, ",")}
-			}
-			return output.Table(c.OutOrStdout(), []string{"ID", "DESCRIPTION", "FOR", "STATUS", "TAGS"}, rows)
+				return []string{strconv.FormatInt(r.ID, 10), r.Description, strings.TrimSuffix(r.Type, "_type"), status, strings.Join(r.Tags, ",")}
+			})
 		},
 	}
 	c.Flags().BoolVar(&local, "local", false, "list what is registered on this machine")

@@ -23,6 +23,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slipwayhq/slipway/internal/command/output"
 	"github.com/slipwayhq/slipway/internal/command/rest"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/scan"
@@ -313,9 +314,7 @@ type databaseAnswer struct {
 
 func (d databaseAnswer) write(c *cobra.Command, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		return enc.Encode(d)
+		return output.JSON(c.OutOrStdout(), d)
 	}
 	fmt.Fprintf(c.OutOrStdout(), "Vulnerability database of %s (%d days old), from %s.\n", d.UpdatedAt.Format(time.DateOnly), d.AgeSeconds/86400, d.Origin)
 	if warning := d.Warning(time.Now()); warning != "" {

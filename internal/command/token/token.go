@@ -90,18 +90,13 @@ func list(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return output.JSON(c.OutOrStdout(), all)
-			}
-			rows := make([][]string, len(all))
-			for i, t := range all {
+			return output.List(c.OutOrStdout(), asJSON, all, []string{"ID", "NAME", "SCOPES", "STATE", "EXPIRES", "LAST USED"}, func(t token) []string {
 				state := "active"
 				if !t.Active {
 					state = "ended"
 				}
-				rows[i] = []string{strconv.FormatInt(t.ID, 10), t.Name, strings.Join(t.Scopes, ","), state, text(t.ExpiresAt), text(t.LastUsed)}
-			}
-			return output.Table(c.OutOrStdout(), []string{"ID", "NAME", "SCOPES", "STATE", "EXPIRES", "LAST USED"}, rows)
+				return []string{strconv.FormatInt(t.ID, 10), t.Name, strings.Join(t.Scopes, ","), state, text(t.ExpiresAt), text(t.LastUsed)}
+			})
 		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")

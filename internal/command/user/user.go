@@ -55,8 +55,9 @@ func Find(ctx context.Context, client *rest.Client, name string) (int64, error) 
 	return found[0].ID, nil
 }
 
-// readPassword reads one line, so that passwords never are arguments.
-func readPassword(in io.Reader) (string, error) {
+// ReadSecret reads one line of at most 4096 bytes, so that secrets never are
+// arguments.
+func ReadSecret(in io.Reader) (string, error) {
 	line, err := bufio.NewReader(io.LimitReader(in, 4096)).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return "", err
@@ -73,7 +74,7 @@ func create(connect rest.Connect) *cobra.Command {
 		RunE: connect.Run(func(c *cobra.Command, client *rest.Client, args []string) error {
 			secret, generated := "", ""
 			if stdin {
-				given, err := readPassword(c.InOrStdin())
+				given, err := ReadSecret(c.InOrStdin())
 				if err != nil {
 					return err
 				}
@@ -123,18 +124,13 @@ func list(connect rest.Connect) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return output.JSON(c.OutOrStdout(), all)
-			}
-			rows := make([][]string, len(all))
-			for i, a := range all {
+			return output.List(c.OutOrStdout(), asJSON, all, []string{"ID", "USER", "NAME", "EMAIL", "STATE", "ROLE"}, func(a account) []string {
 				role := ""
 				if a.IsAdmin {
 					role = "administrator"
 				}
-				rows[i] = []string{strconv.FormatInt(a.ID, 10), a.Username, a.Name, a.Email, a.State, role}
-			}
-			return output.Table(c.OutOrStdout(), []string{"ID", "USER", "NAME", "EMAIL", "STATE", "ROLE"}, rows)
+				return []string{strconv.FormatInt(a.ID, 10), a.Username, a.Name, a.Email, a.State, role}
+			})
 		}),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -172,7 +168,7 @@ func setState(connect rest.Connect, verb, short string) *cobra.Command {
 func password(connect rest.Connect) *cobra.Command {
 	return change(connect, "password NAME", "Set a password, read from standard input, and end the account's sessions", "  pass show ann | slipway user password ann", "The password of %s was set.",
 		func(c *cobra.Command, id int64) (string, string, any, error) {
-			secret, err := readPassword(c.InOrStdin())
+			secret, err := ReadSecret(c.InOrStdin())
 			if err == nil && secret == "" {
 				err = &delivery.Error{Kind: delivery.Invalid, Message: "No password came on standard input."}
 			}
@@ -207,7 +203,7 @@ func addKey(connect rest.Connect) *cobra.Command {
 	var title string
 	c := change(connect, "add-key NAME < key.pub", "Add an SSH key, read from standard input, to an account", "  slipway user add-key ann < ~/.ssh/id_ed25519.pub", "The key was added to %s.",
 		func(c *cobra.Command, id int64) (string, string, any, error) {
-			key, err := readPassword(c.InOrStdin())
+			key, err := ReadSecret(c.InOrStdin())
 			in := map[string]string{"key": key, "title": title}
 			return http.MethodPost, fmt.Sprintf("/users/%d/keys", id), in, err
 		})
