@@ -100,45 +100,23 @@ func (m *Metrics) staticJobs() ([]job, error) {
 				c["tls_config"] = tls
 			}
 		}
-		var relabel []object
-		if t.Keep != "" {
-			relabel = append(relabel, keepNames(t.Keep))
-		}
-		if t.Drop != "" {
-			relabel = append(relabel, dropNames(t.Drop))
-		}
-		if relabel != nil {
-			c["metric_relabel_configs"] = relabel
-		}
+		t.Keep.apply(c)
 		jobs = append(jobs, job{config: c})
 	}
-	own := func(name string, interval time.Duration, relabel ...object) {
+	own := func(name string, kept Families) {
 		c := object{
 			"job_name":       name,
 			"metrics_path":   "/" + name,
 			"static_configs": []object{{"targets": []string{"local" + localSuffix + ":80"}, "labels": object{"instance": m.cfg.Instance}}},
 		}
-		if interval > 0 {
-			c["scrape_interval"] = promDuration(interval)
-		}
-		if len(relabel) > 0 {
-			c["metric_relabel_configs"] = relabel
-		}
+		kept.apply(c)
 		jobs = append(jobs, job{config: c})
 	}
-	own("prometheus", 0, keepNames(keepPrometheus))
+	own("prometheus", keptPrometheus())
 	if m.cfg.Node {
-		own("node-exporter", 0)
+		own("node-exporter", Families{})
 	}
 	return jobs, nil
-}
-
-func keepNames(regex string) object {
-	return object{"source_labels": []string{"__name__"}, "regex": regex, "action": "keep"}
-}
-
-func dropNames(regex string) object {
-	return object{"source_labels": []string{"__name__"}, "regex": regex, "action": "drop"}
 }
 
 func keepLabel(label, regex string) object {

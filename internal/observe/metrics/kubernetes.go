@@ -28,11 +28,11 @@ func (s *session) discover(role string) []object {
 func ClusterTargets() []Target {
 	every := 30 * time.Second
 	return []Target{
-		{Job: "etcd", URL: "http://127.0.0.1:2381/metrics", Keep: keepEtcd, Interval: every},
-		{Job: "kube-controller-manager", URL: "https://127.0.0.1:10257/metrics", Insecure: true, ClusterCredentials: true, Keep: keepControllerManager, Interval: every},
-		{Job: "kube-scheduler", URL: "https://127.0.0.1:10259/metrics", Insecure: true, ClusterCredentials: true, Keep: keepScheduler, Interval: every},
-		{Job: "kube-proxy", URL: "http://127.0.0.1:10249/metrics", Keep: keepKubeProxy, Interval: every},
-		{Job: "coredns", URL: "http://127.0.0.1:9153/metrics", Keep: keepCoreDNS, Interval: every},
+		{Job: "etcd", URL: "http://127.0.0.1:2381/metrics", Keep: keptEtcd(), Interval: every},
+		{Job: "kube-controller-manager", URL: "https://127.0.0.1:10257/metrics", Insecure: true, ClusterCredentials: true, Keep: keptControllerManager(), Interval: every},
+		{Job: "kube-scheduler", URL: "https://127.0.0.1:10259/metrics", Insecure: true, ClusterCredentials: true, Keep: keptScheduler(), Interval: every},
+		{Job: "kube-proxy", URL: "http://127.0.0.1:10249/metrics", Keep: keptKubeProxy(), Interval: every},
+		{Job: "coredns", URL: "http://127.0.0.1:9153/metrics", Keep: keptCoreDNS(), Interval: every},
 	}
 }
 
@@ -41,36 +41,35 @@ func ClusterTargets() []Target {
 // its dashboards and rules fit.
 func (s *session) componentJobs() []job {
 	creds := s.c.credentials()
-	secured := func(c object, insecure bool) job {
+	secured := func(kept Families, c object) job {
 		c["scheme"] = "https"
-		creds.apply(c, insecure)
+		creds.apply(c, true)
+		kept.apply(c)
 		c["scrape_interval"] = promDuration(max(s.c.m.cfg.Interval, 30*time.Second))
 		return job{config: c}
 	}
 	node := setLabel("node", "", "", "__meta_kubernetes_node_name")
 	return []job{
-		secured(object{
+		secured(keptAPIServer(), object{
 			"job_name":              "apiserver",
 			"kubernetes_sd_configs": s.discover("endpointslice"),
 			"relabel_configs": []object{
 				{"source_labels": []string{"__meta_kubernetes_namespace", "__meta_kubernetes_service_name", "__meta_kubernetes_endpointslice_port_name"}, "regex": "default;kubernetes;https", "action": "keep"},
 			},
-			"metric_relabel_configs": append([]object{keepNames(keepAPIServer)}, bucketsKept...),
-		}, true),
-		secured(object{
-			"job_name":               "kubelet",
-			"kubernetes_sd_configs":  s.discover("node"),
-			"relabel_configs":        []object{node, setLabel("metrics_path", "", "/metrics")},
-			"metric_relabel_configs": []object{keepNames(keepKubelet)},
-			"honor_labels":           true,
-		}, true),
-		secured(object{
+			"metric_relabel_configs": bucketsKept,
+		}),
+		secured(keptKubelet(), object{
+			"job_name":              "kubelet",
+			"kubernetes_sd_configs": s.discover("node"),
+			"relabel_configs":       []object{node, setLabel("metrics_path", "", "/metrics")},
+			"honor_labels":          true,
+		}),
+		secured(keptCAdvisor(), object{
 			"job_name":              "kubelet/cadvisor",
 			"metrics_path":          "/metrics/cadvisor",
 			"kubernetes_sd_configs": s.discover("node"),
 			"relabel_configs":       []object{node, setLabel("job", "", "kubelet"), setLabel("metrics_path", "", "/metrics/cadvisor")},
 			"metric_relabel_configs": []object{
-				keepNames(keepCAdvisor),
 				// Of the cgroups outside of pods only the root, the whole
 				// server (id="/"), as older dashboards ask for it; of pods
 				// the containers, and the network, which only sandboxes have.
@@ -81,7 +80,7 @@ func (s *session) componentJobs() []job {
 			},
 			"honor_labels":     true,
 			"honor_timestamps": false,
-		}, true),
+		}),
 		{config: object{
 			"job_name":        "kube-state-metrics",
 			"metrics_path":    "/kube-state-metrics",

@@ -99,9 +99,9 @@ type Target struct {
 	ClusterCredentials bool
 	// Interval overrides Config.Interval.
 	Interval time.Duration
-	// Keep, when set, is a regular expression for the names of the metrics
-	// to keep; Drop for those to drop.
-	Keep, Drop string
+	// Keep, when set, are the only metrics that are asked for. The target has
+	// to honour the parameter name[], as everything that promhttp serves does.
+	Keep Families
 }
 
 // Alert is an alert that fires, or was resolved when EndsAt is in the past.

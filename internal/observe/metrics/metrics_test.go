@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // start runs Metrics until the test ends.
@@ -68,17 +69,21 @@ func TestScrapeLocalTargetsAndAnswerQueries(t *testing.T) {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "answer", Help: "Of everything."})
 	g.Set(42)
 	reg.MustRegister(g)
-	remote := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, "kept_total 1\nother_total 2\n")
-	}))
+	elsewhere := prometheus.NewRegistry()
+	for _, name := range []string{"kept", "average", "other"} {
+		h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: "Seconds."})
+		h.Observe(1)
+		elsewhere.MustRegister(h)
+	}
+	remote := httptest.NewServer(promhttp.HandlerFor(elsewhere, promhttp.HandlerOpts{}))
 	t.Cleanup(remote.Close)
 	m := start(t, Config{
 		Interval: 200 * time.Millisecond,
 		Node:     true,
 		Targets: []Target{
 			{Job: "own", Gatherer: reg},
-			{Job: "remote", URL: remote.URL + "/metrics", Instance: "elsewhere", Keep: "kept_.*"},
-			{Job: "gone", URL: "unix:///nowhere/x.sock:/metrics"},
+			{Job: "remote", URL: remote.URL + "/metrics", Instance: "elsewhere", Keep: Families{Whole: []string{"kept"}, Averages: []string{"average"}}},
+			{Job: "gone", URL: "unix:///nowhere/x.sock:/metrics", Keep: Families{Whole: []string{"kept"}}},
 		},
 	})
 	if err := m.Ready(); err != nil {
@@ -89,11 +94,17 @@ func TestScrapeLocalTargetsAndAnswerQueries(t *testing.T) {
 		return ok && v == 42
 	})
 	eventually(t, "the remote target was scraped", func() bool {
-		_, ok := value(t, m, `kept_total{job="remote",instance="elsewhere"}`)
+		_, ok := value(t, m, `kept_bucket{job="remote",instance="elsewhere",le="1.0"}`)
 		return ok
 	})
-	if _, ok := value(t, m, "other_total"); ok {
-		t.Error("Keep did not drop other_total")
+	for expr, want := range map[string]float64{
+		`count({__name__=~"(kept|average|other).*",job="remote"}) by ()`: 16, // 14 and 2
+		`scrape_samples_scraped{job="remote"}`:                           28,
+		`count({__name__=~"average.*"})`:                                 2,
+	} {
+		if v, ok := value(t, m, expr); !ok || v != want {
+			t.Errorf("%s is %v, want %v", expr, v, want)
+		}
 	}
 	eventually(t, "node_exporter was scraped", func() bool {
 		_, ok := value(t, m, "node_memory_MemTotal_bytes")
@@ -102,7 +113,7 @@ func TestScrapeLocalTargetsAndAnswerQueries(t *testing.T) {
 	eventually(t, "the missing target says why", func() bool {
 		for _, s := range m.Targets() {
 			if s.Labels["job"] == "gone" {
-				return s.Health == "down" && strings.Contains(s.LastError, "no such file")
+				return s.Health == "down" && strings.Contains(s.LastError, "no such file") && !strings.Contains(s.URL+s.LastError, "kept")
 			}
 		}
 		return false

@@ -3,7 +3,9 @@ package metrics
 import (
 	"context"
 	"errors"
+	"net/url"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -99,12 +101,13 @@ func (m *Metrics) Targets() []TargetState {
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for pool, targets := range m.scrapes.TargetsActive() {
 		for _, t := range targets {
+			full, short := addressOf(t.URL())
 			s := TargetState{
-				Pool: pool, URL: t.URL().String(), Labels: t.Labels(b).Map(), Health: string(t.Health()),
+				Pool: pool, URL: short, Labels: t.Labels(b).Map(), Health: string(t.Health()),
 				LastAt: t.LastScrape(), Took: t.LastScrapeDuration(),
 			}
 			if err := t.LastError(); err != nil {
-				s.LastError = err.Error()
+				s.LastError = strings.ReplaceAll(err.Error(), full, short)
 			}
 			out = append(out, s)
 		}
@@ -116,4 +119,18 @@ func (m *Metrics) Targets() []TargetState {
 		return out[i].URL < out[j].URL
 	})
 	return out
+}
+
+// addressOf returns the address of a scrape, and the same without the names of
+// the metrics that are asked for, which nobody could read.
+func addressOf(u *url.URL) (full, short string) {
+	full = u.String()
+	q := u.Query()
+	if !q.Has(paramNames) {
+		return full, full
+	}
+	q.Del(paramNames)
+	without := *u
+	without.RawQuery = q.Encode()
+	return full, without.String()
 }
