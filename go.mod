@@ -14,6 +14,7 @@ require (
 	github.com/docker/docker v28.5.2+incompatible // indirect; indirect: minimum for trivy beside buildkit
 	github.com/fvbommel/sortorder v1.2.0 // indirect; indirect: minimum for docker/cli
 	github.com/moby/buildkit v0.33.1
+	github.com/moby/sys/atomicwriter v0.1.0
 	github.com/prometheus/node_exporter v1.12.1
 	github.com/prometheus/prometheus v0.313.5
 	go.etcd.io/etcd/server/v3 v3.6.8
@@ -527,7 +528,6 @@ require (
 	github.com/moby/policy-helpers v0.0.0-20260901104222-dd6c5499c491 // indirect
 	github.com/moby/profiles/seccomp v0.2.3 // indirect
 	github.com/moby/spdystream v0.5.1 // indirect
-	github.com/moby/sys/atomicwriter v0.1.0 // indirect
 	github.com/moby/sys/capability v0.4.0 // indirect
 	github.com/moby/sys/mount v0.3.5 // indirect
 	github.com/moby/sys/mountinfo v0.7.2 // indirect

@@ -1,12 +1,8 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 )
@@ -89,36 +85,4 @@ func (s *status) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}
 	// An error here means that the reader has gone.
 	_ = json.NewEncoder(w).Encode(doc)
-}
-
-func listenUnix(ctx context.Context, socket string, h http.Handler) error {
-	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		return err
-	}
-	return serveOn(ctx, l, h)
-}
-
-func listenTCP(ctx context.Context, address string, h http.Handler) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
-	return serveOn(ctx, l, h)
-}
-
-func serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/gitops"
 	argocd "github.com/slipwayhq/slipway/internal/gitops/engine"
 	rollouts "github.com/slipwayhq/slipway/internal/rollout/engine"
+	"github.com/slipwayhq/slipway/internal/socket"
 )
 
 func main() {
@@ -102,9 +103,15 @@ func serve(ctx context.Context, c *gitops.Config) error {
 	private := http.NewServeMux()
 	private.Handle("/", mux)
 	footprint.Profiles(private)
-	g.Go(func() error { return listenUnix(ctx, c.HealthSocket, private) })
+	g.Go(func() error { return socket.Serve(ctx, c.HealthSocket, private) })
 	if c.MetricsAddress != "" {
-		g.Go(func() error { return listenTCP(ctx, c.MetricsAddress, mux) })
+		g.Go(func() error {
+			l, err := net.Listen("tcp", c.MetricsAddress)
+			if err != nil {
+				return err
+			}
+			return socket.ServeOn(ctx, l, mux)
+		})
 	}
 	g.Go(func() error { return stopped(ctx, "Argo CD", cd.Run(ctx)) })
 	g.Go(func() error { return stopped(ctx, "Argo Rollouts", ro.Run(ctx)) })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/store/forgedb"
 	"github.com/slipwayhq/slipway/internal/supervise"
 	"github.com/slipwayhq/slipway/internal/web"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // openCore opens the database and makes accounts, API and pages: what every
@@ -103,11 +103,7 @@ func (s *settings) readTokenFile() string { return filepath.Join(s.dir.Run(), "g
 
 // writeSecret replaces a file that only root may read.
 func writeSecret(path, secret string) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, []byte(secret+"\n"), 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(tmp, path)
+	return wholefile.Write(path, []byte(secret+"\n"), 0o600)
 }
 
 // coreComponents serves web, API, git and registry on one listener.

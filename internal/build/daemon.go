@@ -19,6 +19,8 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipwayhq/slipway/internal/hostnet"
 )
 
 // DaemonConfig configures buildkitd. Program, Dir, ContainerdSocket and Subnet
@@ -469,8 +471,8 @@ func (d *daemon) network() map[string]any {
 // called in, and keeps them from each other.
 func (d *daemon) prepareNetwork() error {
 	// The caller's thread is in the namespace, and so is its view of this file.
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return fmt.Errorf("enable forwarding for builds: %w", err)
+	if err := hostnet.Forward(); err != nil {
+		return fmt.Errorf("network of builds: %w", err)
 	}
 	subnet := d.config.Subnet.Masked().String()
 	command := exec.Command("nft", "-f", "-")

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,6 +17,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 const (
@@ -160,7 +161,7 @@ func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer cr
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", path, err)
 	}
-	if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})); err != nil {
+	if err := wholefile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
 		return nil, err
 	}
 	return x509.ParseCertificate(der)
@@ -178,7 +179,7 @@ func openKey(path string) (*ecdsa.PrivateKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode key %s: %w", path, err)
 		}
-		return key, writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+		return key, wholefile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
@@ -213,29 +214,4 @@ func readCertificate(path string) (*x509.Certificate, error) {
 		return nil, nil
 	}
 	return parsed, nil
-}
-
-// writeFile replaces path atomically with mode 0600, unless it already has the
-// content.
-func writeFile(path string, content []byte) error {
-	if present, err := os.ReadFile(path); err == nil && bytes.Equal(present, content) {
-		return os.Chmod(path, 0o600)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(content)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }

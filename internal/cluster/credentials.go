@@ -16,6 +16,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/slipwayhq/slipway/internal/node"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // credentials are the cluster's keys, certificates and kubeconfigs on disk.
@@ -149,7 +150,7 @@ func writeKubeconfig(path, name, userName string, cluster *clientcmdapi.Cluster,
 	if err != nil {
 		return fmt.Errorf("encode kubeconfig %s: %w", path, err)
 	}
-	return writeFile(path, raw)
+	return wholefile.Write(path, raw, 0o600)
 }
 
 // encryptionConfigFile is the API server's EncryptionConfiguration.
@@ -170,7 +171,7 @@ func (c *credentials) writeEncryptionConfig() error {
 	if _, err := rand.Read(key); err != nil {
 		return fmt.Errorf("make encryption key: %w", err)
 	}
-	return writeFile(c.encryptionConfigFile(), fmt.Appendf(nil, `apiVersion: apiserver.config.k8s.io/v1
+	return wholefile.Write(c.encryptionConfigFile(), fmt.Appendf(nil, `apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
 resources:
 - resources: [secrets]
@@ -180,5 +181,5 @@ resources:
       - name: "1"
         secret: %s
   - identity: {}
-`, base64.StdEncoding.EncodeToString(key)))
+`, base64.StdEncoding.EncodeToString(key)), 0o600)
 }

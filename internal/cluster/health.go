@@ -3,9 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/slipwayhq/slipway/internal/footprint"
+	"github.com/slipwayhq/slipway/internal/socket"
 )
 
 // Component is the state of one part of the cluster.
@@ -169,25 +168,14 @@ func (b *board) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serve serves the board on a unix socket until ctx ends.
-func (b *board) serve(ctx context.Context, socket string) error {
-	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
-		return fmt.Errorf("serve health: %w", err)
-	}
-	// A killed process leaves its socket behind.
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("serve health: %w", err)
-	}
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
+func (b *board) serve(ctx context.Context, path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("serve health: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /readyz", b)
 	footprint.Profiles(mux)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := socket.Serve(ctx, path, mux); err != nil {
 		return fmt.Errorf("serve health: %w", err)
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	kubeletvalidation "k8s.io/kubernetes/pkg/kubelet/apis/config/validation"
 
 	"github.com/slipwayhq/slipway/internal/node"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // nodePodBits is the size of a node's pod range as a prefix length.
@@ -60,7 +61,7 @@ func kubeletConfiguration(c node.Config, creds *credentials) (*kubeletconfig.Kub
 		return nil, fmt.Errorf("the kubelet's default configuration: %w", err)
 	}
 	resolvConf := filepath.Join(c.ClusterDir(), "resolv.conf")
-	if err := writeFile(resolvConf, podResolvConf(upstreamResolvers(c))); err != nil {
+	if err := wholefile.Write(resolvConf, podResolvConf(upstreamResolvers(c)), 0o600); err != nil {
 		return nil, err
 	}
 	if err := os.Chmod(resolvConf, 0o644); err != nil { // pods read it as any user

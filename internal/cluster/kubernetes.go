@@ -21,6 +21,7 @@ import (
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 
 	"github.com/slipwayhq/slipway/internal/node"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // flags are command line flags by name, as the Kubernetes reference documents
@@ -151,7 +152,9 @@ rules:
 - level: Metadata
 `
 
-func writeAuditPolicy(c node.Config) error { return writeFile(auditPolicyFile(c), []byte(auditPolicy)) }
+func writeAuditPolicy(c node.Config) error {
+	return wholefile.Write(auditPolicyFile(c), []byte(auditPolicy), 0o600)
+}
 
 // runControllerManager runs Kubernetes' controllers until ctx ends.
 func runControllerManager(ctx context.Context, c node.Config, creds *credentials) error {
@@ -260,7 +263,7 @@ conntrack:
   tcpEstablishedTimeout: 0s
   tcpCloseWaitTimeout: 0s
 `, creds.kubeconfig("kube-proxy"), c.Node.Name, c.Ports.ProxyHealth, c.Ports.ProxyMetrics, c.Network.PodCIDR, c.Logging.Verbosity)
-	if err := writeFile(path, []byte(config)); err != nil {
+	if err := wholefile.Write(path, []byte(config), 0o600); err != nil {
 		return err
 	}
 	command := kubeproxy.NewProxyCommand()

@@ -9,25 +9,18 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"syscall"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/socket"
 )
 
 // ServeControl serves the control socket until ctx ends. Only root can connect
 // to it, as it lies in a folder of root's.
 func (d Dir) ServeControl(ctx context.Context, h http.Handler) error {
-	if err := os.Remove(d.Socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("control socket: %w", err)
-	}
-	l, err := net.Listen("unix", d.Socket())
+	l, err := socket.Listen(d.Socket())
 	if err != nil {
-		return fmt.Errorf("control socket: %w", err)
-	}
-	if err := os.Chmod(d.Socket(), 0o600); err != nil {
-		l.Close()
 		return fmt.Errorf("control socket: %w", err)
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}

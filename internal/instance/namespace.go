@@ -17,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipwayhq/slipway/internal/hostnet"
 )
 
 // Namespace is the network namespace of a further instance. A veth pair joins
@@ -106,8 +108,8 @@ func (n Namespace) create(ctx context.Context, host netns.NsHandle) error {
 	if err := n.join(outside, inside, own); err != nil {
 		return err
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return fmt.Errorf("ip_forward: %w", err)
+	if err := hostnet.Forward(); err != nil {
+		return err
 	}
 	return n.translate(ctx)
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // bootIDFile tells one boot of the kernel from another, see random(4).
@@ -30,5 +32,5 @@ func forgetEarlierBoot(c Config, bootIDFile string) error {
 			return fmt.Errorf("remove what was running before the reboot: %w", err)
 		}
 	}
-	return writeFile(mark, now, 0o600)
+	return wholefile.Write(mark, now, 0o600)
 }

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 func TestForgetEarlierBoot(t *testing.T) {
@@ -17,7 +19,7 @@ func TestForgetEarlierBoot(t *testing.T) {
 		kept bool
 	}{{"one\n", true}, {"one\n", true}, {"two\n", false}} {
 		for _, path := range []string{address, image} {
-			if err := writeFile(path, []byte("x"), 0o600); err != nil {
+			if err := wholefile.Write(path, []byte("x"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 const minimal = `{"data_dir":"/var/lib/slipway","bin_dir":"/opt/slipway/bin","node":{"ip":"192.0.2.2","name":"a"}`
@@ -73,7 +75,7 @@ func TestLoadNamesTheFile(t *testing.T) {
 func TestNodeKeepsItsName(t *testing.T) {
 	t.Parallel()
 	c := Config{DataDir: t.TempDir()}
-	if err := writeFile(c.nodeNameFile(), []byte("first-name\n"), 0o600); err != nil {
+	if err := wholefile.Write(c.nodeNameFile(), []byte("first-name\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.SetDefaults(); err != nil {

@@ -10,6 +10,9 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/slipwayhq/slipway/internal/registryhosts"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // Command is a program to start: its path, arguments (without the program's
@@ -82,7 +85,7 @@ func WriteContainerd(c Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("encode containerd configuration: %w", err)
 	}
-	if err := writeFile(c.containerdConfigFile(), config, 0o600); err != nil {
+	if err := wholefile.Write(c.containerdConfigFile(), config, 0o600); err != nil {
 		return "", err
 	}
 	if err := writeRegistryHosts(c); err != nil {
@@ -141,65 +144,31 @@ func containerdConfig(c Config, mayLowerOOMScore bool) map[string]any {
 	)
 }
 
-// registryHosts is a certs.d hosts.toml.
-// https://github.com/containerd/containerd/blob/main/docs/hosts.md
-type registryHosts struct {
-	Server string                  `toml:"server"`
-	Host   map[string]registryHost `toml:"host"`
-}
-
-type registryHost struct {
-	Capabilities []string          `toml:"capabilities"`
-	CA           string            `toml:"ca,omitempty"`
-	OverridePath bool              `toml:"override_path,omitempty"`
-	Header       map[string]string `toml:"header,omitempty"`
-}
-
-// writeRegistryHosts writes one hosts.toml per registry and removes those of
-// registries that are no longer configured.
+// writeRegistryHosts tells containerd how the platform's registry and the
+// mirrors are reached.
 func writeRegistryHosts(c Config) error {
-	wanted := map[string]registryHosts{}
+	wanted := map[string]registryhosts.File{}
 	if c.Registry.Host != "" {
-		host := registryHost{Capabilities: []string{"pull", "resolve", "push"}, CA: c.Registry.CAFile}
+		host := registryhosts.Host{Capabilities: []string{"pull", "resolve", "push"}, CA: c.Registry.CAFile}
 		if c.Registry.Authorization != "" {
 			host.Header = map[string]string{"Authorization": c.Registry.Authorization}
 		}
-		wanted[c.Registry.Host] = registryHosts{
+		wanted[c.Registry.Host] = registryhosts.File{
 			Server: c.Registry.Endpoint,
-			Host:   map[string]registryHost{c.Registry.Endpoint: host},
+			Hosts:  map[string]registryhosts.Host{c.Registry.Endpoint: host},
 		}
 	}
 	for _, mirror := range c.Registry.Mirrors {
 		server := mirror.Endpoint
 		if !mirror.Only {
-			server = upstream(mirror.Registry)
+			server = registryhosts.Upstream(mirror.Registry)
 		}
-		wanted[mirror.Registry] = registryHosts{
+		wanted[mirror.Registry] = registryhosts.File{
 			Server: server,
-			Host:   map[string]registryHost{mirror.Endpoint: {Capabilities: []string{"pull", "resolve"}, CA: mirror.CAFile, OverridePath: hasPath(mirror.Endpoint)}},
+			Hosts:  map[string]registryhosts.Host{mirror.Endpoint: {Capabilities: []string{"pull", "resolve"}, CA: mirror.CAFile, OverridePath: hasPath(mirror.Endpoint)}},
 		}
 	}
-	present, err := os.ReadDir(c.registryHostsDir())
-	if err != nil {
-		return fmt.Errorf("read registry hosts: %w", err)
-	}
-	for _, entry := range present {
-		if _, keep := wanted[entry.Name()]; !keep {
-			if err := os.RemoveAll(filepath.Join(c.registryHostsDir(), entry.Name())); err != nil {
-				return fmt.Errorf("remove registry hosts: %w", err)
-			}
-		}
-	}
-	for name, hosts := range wanted {
-		raw, err := toml.Marshal(hosts)
-		if err != nil {
-			return fmt.Errorf("encode hosts of registry %s: %w", name, err)
-		}
-		if err := writeFile(filepath.Join(c.registryHostsDir(), name, "hosts.toml"), raw, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
+	return registryhosts.Write(c.registryHostsDir(), wanted)
 }
 
 // hasPath reports whether a mirror's URL says itself where its API is, so that
@@ -207,48 +176,6 @@ func writeRegistryHosts(c Config) error {
 func hasPath(endpoint string) bool {
 	u, err := url.Parse(endpoint)
 	return err == nil && strings.Trim(u.Path, "/") != ""
-}
-
-// upstream is the URL of a registry by its name in images. "_default" has no
-// single upstream: containerd then asks the host in the image's name.
-func upstream(registry string) string {
-	switch registry {
-	case "_default":
-		return ""
-	case "docker.io":
-		return "https://registry-1.docker.io"
-	}
-	return (&url.URL{Scheme: "https", Host: registry}).String()
-}
-
-// writeFile replaces path atomically when its content or mode differs, making
-// its directory (0700) if need be.
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	if present, err := os.ReadFile(path); err == nil && string(present) == string(content) {
-		return os.Chmod(path, mode)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(content)
-	if chmodErr := temporary.Chmod(mode); err == nil {
-		err = chmodErr
-	}
-	if closeErr := temporary.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }
 
 // hasSysResource reports whether the process may lower oom_score_adj.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/slipwayhq/slipway/internal/registryhosts"
 )
 
 func TestContainerdConfigFollowsTheHost(t *testing.T) {
@@ -52,10 +54,10 @@ func TestRegistryHosts(t *testing.T) {
 	if _, err := WriteContainerd(c); err != nil {
 		t.Fatal(err)
 	}
-	for registry, want := range map[string]registryHosts{
-		"192.0.2.2:8080": {"http://192.0.2.2:8080", map[string]registryHost{"http://192.0.2.2:8080": {Capabilities: []string{"pull", "resolve", "push"}}}},
-		"docker.io":      {"https://registry-1.docker.io", map[string]registryHost{"http://192.0.2.2:8080/cache": {Capabilities: []string{"pull", "resolve"}, OverridePath: true}}},
-		"quay.io":        {"http://192.0.2.2:8080/quay", map[string]registryHost{"http://192.0.2.2:8080/quay": {Capabilities: []string{"pull", "resolve"}, CA: "/ca.crt", OverridePath: true}}},
+	for registry, want := range map[string]registryhosts.File{
+		"192.0.2.2:8080": {Server: "http://192.0.2.2:8080", Hosts: map[string]registryhosts.Host{"http://192.0.2.2:8080": {Capabilities: []string{"pull", "resolve", "push"}}}},
+		"docker.io":      {Server: "https://registry-1.docker.io", Hosts: map[string]registryhosts.Host{"http://192.0.2.2:8080/cache": {Capabilities: []string{"pull", "resolve"}, OverridePath: true}}},
+		"quay.io":        {Server: "http://192.0.2.2:8080/quay", Hosts: map[string]registryhosts.Host{"http://192.0.2.2:8080/quay": {Capabilities: []string{"pull", "resolve"}, CA: "/ca.crt", OverridePath: true}}},
 	} {
 		raw, err := os.ReadFile(filepath.Join(c.registryHostsDir(), registry, "hosts.toml"))
 		if err != nil {

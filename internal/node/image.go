@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // KubernetesNamespace is the containerd namespace of images and pods of the
@@ -136,7 +138,7 @@ func ImportPause(ctx context.Context, c Config) error {
 			return err
 		}
 	}
-	if err := writeFile(path, archive.Bytes(), 0o600); err != nil {
+	if err := wholefile.Write(path, archive.Bytes(), 0o600); err != nil {
 		return err
 	}
 	return ImportImage(ctx, c, KubernetesNamespace, path)

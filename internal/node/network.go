@@ -11,6 +11,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/slipwayhq/slipway/internal/hostnet"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // cniPlugins are the CNI plugins that the pod network is made of.
@@ -38,11 +41,11 @@ func missingPlugin(dir string) string {
 
 // writeNetworkList writes the CNI network list of the pod network.
 func writeNetworkList(c Config) error {
-	raw, err := json.MarshalIndent(networkList(c, routeMTU(c.Network.MTU)), "", "  ")
+	raw, err := json.MarshalIndent(networkList(c, c.mtu()), "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode CNI network list: %w", err)
 	}
-	return writeFile(filepath.Join(c.cniConfDir(), "10-"+c.Instance+".conflist"), raw, 0o600)
+	return wholefile.Write(filepath.Join(c.cniConfDir(), "10-"+c.Instance+".conflist"), raw, 0o600)
 }
 
 // networkList is the pod network: a bridge with the node's addresses, and
@@ -82,7 +85,7 @@ func addBridge(c Config) error {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		attributes := netlink.NewLinkAttrs()
 		attributes.Name = name
-		attributes.MTU = routeMTU(c.Network.MTU)
+		attributes.MTU = c.mtu()
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attributes}); err != nil {
 			return fmt.Errorf("make bridge %s: %w", name, err)
 		}
@@ -108,25 +111,12 @@ func addBridge(c Config) error {
 	return nil
 }
 
-// routeMTU returns wanted, or the MTU of the default route's interface, or 0
-// (the kernel's default) when there is none.
-func routeMTU(wanted int) int {
-	if wanted > 0 {
-		return wanted
+// mtu is the configured MTU of the pods' links in bytes, or that of the way out.
+func (c *Config) mtu() int {
+	if c.Network.MTU > 0 {
+		return c.Network.MTU
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return 0
-	}
-	for _, route := range routes {
-		if route.Dst != nil && !route.Dst.IP.IsUnspecified() {
-			continue
-		}
-		if link, err := netlink.LinkByIndex(route.LinkIndex); err == nil {
-			return link.Attrs().MTU
-		}
-	}
-	return 0
+	return hostnet.RouteMTU()
 }
 
 // masqueradeTable is the instance's own nftables table.

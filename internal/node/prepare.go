@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // Prepare makes the host ready for containerd and slipway-cluster, in the
@@ -35,7 +37,7 @@ func Prepare(ctx context.Context, c Config) error {
 	if err := CheckDisk(c.DataDir); err != nil {
 		return err
 	}
-	if err := writeFile(c.nodeNameFile(), []byte(c.Node.Name+"\n"), 0o600); err != nil {
+	if err := wholefile.Write(c.nodeNameFile(), []byte(c.Node.Name+"\n"), 0o600); err != nil {
 		return err
 	}
 	if err := forgetEarlierBoot(c, bootIDFile); err != nil {

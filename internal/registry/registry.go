@@ -22,6 +22,7 @@ import (
 	"github.com/distribution/distribution/v3/registry/storage"
 	"github.com/distribution/distribution/v3/registry/storage/driver"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // Config is what a Registry is made of. Dir, Index, Accounts and Projects are
@@ -175,7 +176,7 @@ func loadSecret(path string) (string, error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		secret := rand.Text() + rand.Text()
-		return secret, writeSecret(path, []byte(secret+"\n"))
+		return secret, wholefile.Write(path, []byte(secret+"\n"), 0o600)
 	}
 	if err != nil {
 		return "", fmt.Errorf("registry: read secret: %w", err)

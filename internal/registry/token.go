@@ -13,12 +13,12 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // tokenService is the audience of the registry's tokens, GitLab's name for it.
@@ -228,7 +228,7 @@ func loadKey(path string) (*ecdsa.PrivateKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("registry: encode signing key: %w", err)
 		}
-		return key, writeSecret(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+		return key, wholefile.Write(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("registry: read signing key: %w", err)
@@ -246,24 +246,4 @@ func loadKey(path string) (*ecdsa.PrivateKey, error) {
 		return nil, fmt.Errorf("registry: signing key %s: not a P-256 key; remove it and a new one is made", path)
 	}
 	return key, nil
-}
-
-// writeSecret stores a secret so that a crash leaves all of it or nothing.
-func writeSecret(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".secret-*")
-	if err != nil {
-		return fmt.Errorf("registry: store secret: %w", err)
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("registry: store secret: %w", err)
-	}
-	return nil
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // Child is a unit that is another program. It outlives a crash of the
@@ -217,11 +219,7 @@ func (c *Child) writePIDFile(pid int) error {
 	if err != nil {
 		return err
 	}
-	tmp := c.PIDFile + ".new"
-	if err := os.WriteFile(tmp, body, 0o600); err != nil {
-		return fmt.Errorf("write pid file: %w", err)
-	}
-	return os.Rename(tmp, c.PIDFile)
+	return wholefile.Write(c.PIDFile, body, 0o600)
 }
 
 func (c *Child) fingerprint() string { return strings.Join(c.Args, "\x00") + "\x00" + c.Fingerprint }

@@ -22,6 +22,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // ConfigMap is the name of the ConfigMap in every namespace.
@@ -68,14 +70,7 @@ func Write(dir string, files map[string]string) error {
 		return fmt.Errorf("trust: %w", err)
 	}
 	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if have, err := os.ReadFile(path); err == nil && string(have) == text {
-			continue
-		}
-		if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
-			return fmt.Errorf("trust: %w", err)
-		}
-		if err := os.Rename(path+".new", path); err != nil {
+		if err := wholefile.Write(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("trust: %w", err)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/runner"
 	"github.com/slipwayhq/slipway/internal/runner/local"
 	"github.com/slipwayhq/slipway/internal/runner/remote"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // Registration is a runner of some platform that this machine serves.
@@ -112,14 +113,7 @@ func (r *registrations) save() error {
 	if err != nil {
 		return fmt.Errorf("encode registrations: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(r.path), 0o700); err != nil {
-		return fmt.Errorf("store registrations: %w", err)
-	}
-	temporary := r.path + ".new"
-	if err := os.WriteFile(temporary, append(raw, '\n'), 0o600); err != nil {
-		return fmt.Errorf("store registrations: %w", err)
-	}
-	if err := os.Rename(temporary, r.path); err != nil {
+	if err := wholefile.Write(r.path, append(raw, '\n'), 0o600); err != nil {
 		return fmt.Errorf("store registrations: %w", err)
 	}
 	return nil

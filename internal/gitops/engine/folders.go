@@ -19,6 +19,7 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/kubewatch"
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // folders are the ConfigMaps that pods of Argo CD have mounted, as folders of
@@ -146,7 +147,7 @@ func mirror(dir string, data map[string]string) (changed bool, err error) {
 			continue
 		}
 		changed = true
-		if err := writeFile(file, data[name]); err != nil {
+		if err := wholefile.Write(file, []byte(data[name]), 0o600); err != nil {
 			return changed, err
 		}
 	}

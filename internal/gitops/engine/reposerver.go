@@ -2,8 +2,6 @@ package engine
 
 import (
 	"context"
-	"net"
-	"os"
 	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -11,6 +9,8 @@ import (
 	"github.com/argoproj/argo-cd/v3/reposerver"
 	"github.com/argoproj/argo-cd/v3/reposerver/metrics"
 	"github.com/argoproj/argo-cd/v3/reposerver/repository"
+
+	"github.com/slipwayhq/slipway/internal/socket"
 )
 
 // Limits as upstream's flags default.
@@ -48,15 +48,8 @@ func (e *Engine) runRepoServer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	socket := e.repoSocket()
-	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	l, err := net.Listen("unix", socket)
+	l, err := socket.Listen(e.repoSocket())
 	if err != nil {
-		return err
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
 		return err
 	}
 	grpcServer := server.CreateGRPC()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -23,6 +22,8 @@ import (
 	"github.com/argoproj/argo-cd/v3/util/dex"
 	"github.com/argoproj/argo-cd/v3/util/session"
 	"github.com/argoproj/argo-cd/v3/util/settings"
+
+	"github.com/slipwayhq/slipway/internal/socket"
 )
 
 // runServer serves the Argo CD API until ctx ends. Upstream's server returns
@@ -117,11 +118,8 @@ func splitAddress(address string) (host string, port int, err error) {
 
 // serverListeners opens the API's address and keeps its metrics on a socket.
 func (e *Engine) serverListeners() (*server.Listeners, error) {
-	socket := filepath.Join(e.config.RunDir, "argocd-server-metrics.sock")
-	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	metrics, err := net.Listen("unix", socket)
+	path := filepath.Join(e.config.RunDir, "argocd-server-metrics.sock")
+	metrics, err := socket.Listen(path)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +133,7 @@ func (e *Engine) serverListeners() (*server.Listeners, error) {
 	if err != nil {
 		return nil, errors.Join(err, main.Close(), metrics.Close())
 	}
-	e.metrics.put(ComponentServer, socketProxy("unix", socket))
+	e.metrics.put(ComponentServer, socketProxy("unix", path))
 	return &server.Listeners{Main: main, Metrics: metrics, GatewayConn: conn}, nil
 }
 

@@ -4,12 +4,13 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/argoproj/argo-cd/v3/util/session"
 	"github.com/argoproj/argo-cd/v3/util/settings"
+
+	"github.com/slipwayhq/slipway/internal/wholefile"
 )
 
 // writeToken leaves a token of the platform's account in file, mode 0600. The
@@ -33,22 +34,5 @@ func writeToken(mgr *settings.SettingsManager, storage session.UserStateStorage,
 	if err != nil {
 		return fmt.Errorf("register the token of account %s: %w", platformAccount, err)
 	}
-	return writeFile(file, token+"\n")
-}
-
-// writeFile replaces file as a whole, mode 0600.
-func writeFile(file, content string) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file))
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err := tmp.WriteString(content); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return wholefile.Write(file, []byte(token+"\n"), 0o600)
 }

@@ -2,20 +2,19 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/slipwayhq/slipway/internal/socket"
 )
 
 // localSuffix marks the made-up host names of targets that are not reached
@@ -126,22 +125,5 @@ func (l *localTargets) dial(ctx context.Context, network, addr string) (net.Conn
 
 // serve answers on the private socket until ctx ends.
 func (l *localTargets) serve(ctx context.Context) error {
-	if err := os.Remove(l.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "unix", l.socket)
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(l.socket, 0o600); err != nil {
-		return errors.Join(err, ln.Close())
-	}
-	server := &http.Server{Handler: l.mux, ReadHeaderTimeout: 10 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // scrapes are over
-	defer stop()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return socket.Serve(ctx, l.socket, l.mux)
 }

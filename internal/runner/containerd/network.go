@@ -18,6 +18,8 @@ import (
 	cnins "github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
 	vishnetns "github.com/vishvananda/netns"
+
+	"github.com/slipwayhq/slipway/internal/hostnet"
 )
 
 // segmentBits is the size of one job's subnet: /28 holds the bridge, the job
@@ -64,7 +66,7 @@ func newNetwork(config NetworkConfig, dir string) (*network, error) {
 		return nil, fmt.Errorf("the instance name %q is longer than 11 characters", config.Instance)
 	}
 	if config.MTU == 0 {
-		config.MTU = routeMTU()
+		config.MTU = hostnet.RouteMTU()
 	}
 	return &network{config: config, dir: dir, used: map[int]bool{}}, nil
 }
@@ -345,7 +347,7 @@ func (n *network) recover(ctx context.Context) error {
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return fmt.Errorf("make folder of network namespaces: %w", err)
 	}
-	if err := forwarding(); err != nil {
+	if err := hostnet.Forward(); err != nil {
 		return err
 	}
 	return n.fence(ctx)
@@ -453,33 +455,6 @@ func disableIPv6(name string) error {
 		return fmt.Errorf("disable IPv6 on %s: %w", name, err)
 	}
 	return nil
-}
-
-func forwarding() error {
-	const file = "/proc/sys/net/ipv4/ip_forward"
-	if value, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(value)) == "1" {
-		return nil
-	}
-	if err := os.WriteFile(file, []byte("1"), 0); err != nil {
-		return fmt.Errorf("enable forwarding: %w", err)
-	}
-	return nil
-}
-
-func routeMTU() int {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return 0
-	}
-	for _, route := range routes {
-		if route.Dst != nil && !route.Dst.IP.IsUnspecified() {
-			continue
-		}
-		if link, err := netlink.LinkByIndex(route.LinkIndex); err == nil {
-			return link.Attrs().MTU
-		}
-	}
-	return 0
 }
 
 // resolvers are the name servers of jobs: those of the host, followed through
