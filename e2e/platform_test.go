@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,16 +90,43 @@ func TestPlatformLife(t *testing.T) {
 			t.Errorf("by its own name: %v %s", err, out)
 		}
 	})
-	t.Run("new pods see the certificate authority", func(t *testing.T) {
+	t.Run("pods see the certificate authority", func(t *testing.T) {
 		i := i.With(t)
-		const what = `-o=jsonpath={.spec.containers[0].env[?(@.name=="SSL_CERT_DIR")].value} {.spec.volumes[*].configMap.name}`
+		const env = `-o=jsonpath={.spec.containers[0].env[?(@.name=="SSL_CERT_DIR")].value}`
 		i.Eventually("the policy counts", time.Minute, func() bool {
-			out := i.Kubectl("run", "trusting", "--image=localhost/slipway/pause:1", "--dry-run=server", what)
-			return strings.HasSuffix(strings.Fields(out + " .")[0], ":/etc/slipway/certs") && strings.Contains(out, "slipway-ca")
+			return strings.HasSuffix(i.Kubectl("run", "trusting", "--image=localhost/slipway/pause:1", "--dry-run=server", env), ":"+trustDir)
 		})
-		if out := i.Kubectl("run", "alone", "--image=localhost/slipway/pause:1", "--labels=slipway.dev/trust=false", "--dry-run=server", what); strings.Contains(out, "slipway-ca") {
+		if out := i.Kubectl("run", "alone", "--image=localhost/slipway/pause:1", "--labels=slipway.dev/trust=false", "--dry-run=server", env); out != "" {
 			t.Errorf("a pod that does not want it: %s", out)
 		}
+		if out := i.Kubectl("-n", "default", "get", "configmap", "slipway-ca", "-o=jsonpath={.data}"); !strings.Contains(out, "ca.crt") || strings.Contains(out, "ca-bundle.crt") {
+			t.Errorf("the ConfigMap has %.200s", out)
+		}
+		i.Kubectl("run", "trusting", "--image=localhost/slipway/pause:1", "--image-pull-policy=Never")
+		root := containerRoot(i, "trusting")
+		for _, name := range []string{"ca.crt", "ca-bundle.crt"} {
+			host, err := os.ReadFile(filepath.Join(i.DataDir, "trust", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen, err := os.ReadFile(filepath.Join(root, trustDir, name)); err != nil || string(seen) != string(host) {
+				t.Errorf("the pod's %s: %v, %d bytes", name, err, len(seen))
+			}
+		}
+		// The folder is the host's: what changes there is there.
+		added := filepath.Join(i.DataDir, "trust", "added")
+		if err := os.WriteFile(added, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(added)
+		if _, err := os.Stat(filepath.Join(root, trustDir, "added")); err != nil {
+			t.Error(err)
+		}
+		mounts, err := os.ReadFile(filepath.Join(filepath.Dir(root), "mountinfo"))
+		if err != nil || !regexp.MustCompile(` `+trustDir+` ro,`).Match(mounts) {
+			t.Errorf("the folder is not read-only: %v\n%s", err, mounts)
+		}
+		i.Kubectl("delete", "pod", "trusting", "--grace-period=0", "--force")
 	})
 	t.Run("secrets are root's alone", func(t *testing.T) {
 		i := i.With(t)
@@ -216,6 +244,24 @@ func TestPlatformLife(t *testing.T) {
 			t.Errorf("the data directory is still there: %v", err)
 		}
 	})
+}
+
+// trustDir is where pods see the certificates.
+const trustDir = "/etc/slipway/certs"
+
+// containerRoot is the root folder of a pod's only container, once it runs.
+func containerRoot(i *instance.Instance, pod string) string {
+	var pid string
+	i.Eventually("the pod "+pod+" runs", time.Minute, func() bool {
+		_, id, _ := strings.Cut(i.Kubectl("get", "pod", pod, "-o=jsonpath={.status.containerStatuses[0].containerID}"), "containerd://")
+		for line := range strings.Lines(i.Run("ctr", "--namespace", "k8s.io", "tasks", "ls")) {
+			if f := strings.Fields(line); id != "" && len(f) == 3 && f[0] == id && f[2] == "RUNNING" {
+				pid = f[1]
+			}
+		}
+		return pid != ""
+	})
+	return filepath.Join("/proc", pid, "root")
 }
 
 func lockPID(t *testing.T, i *instance.Instance) int {

@@ -29,6 +29,7 @@ func (s *settings) nodeConfig() (node.Config, error) {
 			GoMemoryLimit: int64(s.Budgets.SlipwayCluster) * 8 / 10,
 		},
 	}
+	c.TrustDir = s.trustDir()
 	if s.Registry.Enabled {
 		c.Registry = node.RegistryConfig{Host: s.externalHost(), Endpoint: s.localURL()}
 		for _, upstream := range s.Registry.Mirrors {
@@ -56,7 +57,9 @@ func (p *platform) clusterComponents(context.Context) ([]supervise.Component, er
 	cmd := node.ContainerdCommand(cfg)
 	containerd := &supervise.Child{
 		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env,
-		PIDFile: p.pidFile("containerd"), LogFile: filepath.Join(p.dir.Logs(), "containerd.log"), Log: p.log,
+		// One that was started before does not know the folder.
+		Fingerprint: cfg.TrustDir,
+		PIDFile:     p.pidFile("containerd"), LogFile: filepath.Join(p.dir.Logs(), "containerd.log"), Log: p.log,
 		Prepare:    func(ctx context.Context) error { return node.Prepare(ctx, cfg) },
 		Joined:     func(pid int) error { return p.cgroups.Join("containerd", pid, p.budget("containerd")) },
 		ReadyFunc:  func(ctx context.Context) error { return dialUnix(ctx, cfg.ContainerdSocket) },

@@ -14,13 +14,13 @@ import (
 	"github.com/slipwayhq/slipway/internal/trust"
 )
 
-// trustDir is the folder of certificates that jobs see; "" without an ingress,
-// which holds the authority.
-func (p *platform) trustDir() string {
-	if p.ingress == nil {
+// trustDir is the folder of certificates that jobs and pods see; "" without an
+// ingress, which holds the authority.
+func (s *settings) trustDir() string {
+	if !s.Ingress.Enabled {
 		return ""
 	}
-	return p.dir.Path("trust")
+	return s.dir.Path("trust")
 }
 
 // platformHosts are the names under which the ingress serves the platform.

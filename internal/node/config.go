@@ -55,6 +55,9 @@ type Config struct {
 	// PauseImage names the pod sandbox image made on this host
 	// (default "localhost/slipway/pause:1").
 	PauseImage string `json:"pause_image,omitempty"`
+	// TrustDir is a folder of the host that every container of a pod sees,
+	// read-only, as PodTrustDir; WriteContainerd makes it (absolute; default none).
+	TrustDir string `json:"trust_dir,omitempty"`
 
 	Node      NodeConfig     `json:"node"`
 	Network   NetworkConfig  `json:"network"`

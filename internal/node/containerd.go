@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -71,11 +72,11 @@ var unusedContainerdPlugins = []string{
 	"io.containerd.tracing.processor.v1.otlp",
 }
 
-// WriteContainerd writes containerd's configuration, the registry hosts and
-// the CNI network list, and returns the path of the configuration. The files
+// WriteContainerd writes containerd's configuration, what containers of pods
+// start from, the registry hosts and the CNI network list, and returns the path of the configuration. The files
 // change only when their content does, so a running containerd is not
 // disturbed. Directories that containerd needs are made.
-func WriteContainerd(c Config) (string, error) {
+func WriteContainerd(ctx context.Context, c Config) (string, error) {
 	for _, dir := range []string{c.ContainerdRoot(), c.ContainerdState(), c.cniConfDir(), c.registryHostsDir(), c.shimSocketDir(), filepath.Dir(c.ContainerdSocket)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return "", fmt.Errorf("prepare containerd: %w", err)
@@ -86,6 +87,9 @@ func WriteContainerd(c Config) (string, error) {
 		return "", fmt.Errorf("encode containerd configuration: %w", err)
 	}
 	if err := wholefile.Write(c.containerdConfigFile(), config, 0o600); err != nil {
+		return "", err
+	}
+	if err := writePodSpec(ctx, c); err != nil {
 		return "", err
 	}
 	if err := writeRegistryHosts(c); err != nil {
@@ -111,6 +115,9 @@ func containerdConfig(c Config, mayLowerOOMScore bool) map[string]any {
 			"ShimCgroup", c.ShimCgroup(), "SystemdCgroup", false,
 		),
 	)
+	if file := c.podSpecFile(); file != "" {
+		runc["base_runtime_spec"] = file
+	}
 	return table(
 		"version", 3,
 		"root", c.ContainerdRoot(),

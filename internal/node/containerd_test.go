@@ -51,7 +51,7 @@ func TestRegistryHosts(t *testing.T) {
 			{Registry: "quay.io", Endpoint: "http://192.0.2.2:8080/quay", Only: true, CAFile: "/ca.crt"},
 		},
 	}
-	if _, err := WriteContainerd(c); err != nil {
+	if _, err := WriteContainerd(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	for registry, want := range map[string]registryhosts.File{
@@ -72,7 +72,7 @@ func TestRegistryHosts(t *testing.T) {
 		}
 	}
 	c.Registry.Mirrors = nil
-	if _, err := WriteContainerd(c); err != nil {
+	if _, err := WriteContainerd(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(c.registryHostsDir(), "docker.io")); !os.IsNotExist(err) {

@@ -43,7 +43,7 @@ func Prepare(ctx context.Context, c Config) error {
 	if err := forgetEarlierBoot(c, bootIDFile); err != nil {
 		return err
 	}
-	if _, err := WriteContainerd(c); err != nil {
+	if _, err := WriteContainerd(ctx, c); err != nil {
 		return err
 	}
 	if err := prepareCgroups(c.CgroupRoot, c.ShimCgroup()); err != nil {

@@ -34,6 +34,9 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("%s: %q must be an absolute path", key, path)
 		}
 	}
+	if c.TrustDir != "" && !filepath.IsAbs(c.TrustDir) {
+		return fmt.Errorf("trust_dir: %q must be an absolute path", c.TrustDir)
+	}
 	for key, path := range map[string]string{
 		"health_socket": c.HealthSocket, "containerd_socket": c.ContainerdSocket + ".ttrpc", "data_dir": c.EtcdSocket(),
 	} {

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// podsManifest has the policy by which new pods see the certificates.
+// podsManifest has the policy by which new pods look for the certificates.
 //
 //go:embed pods.yaml
 var podsManifest []byte
@@ -30,9 +30,9 @@ var admission = map[string]schema.GroupVersionResource{
 // retryAfter is how long a refused policy waits for the next try.
 const retryAfter = 5 * time.Second
 
-// mountInPods puts the policy into the cluster, and tries again until it is
+// putPolicies puts the policy into the cluster, and tries again until it is
 // there or ctx ends. One of its name that is not ours stays as it is.
-func mountInPods(ctx context.Context, kube dynamic.Interface, log *slog.Logger) {
+func putPolicies(ctx context.Context, kube dynamic.Interface, log *slog.Logger) {
 	for told := false; ; told = true {
 		err := putPolicy(ctx, kube)
 		if err == nil || ctx.Err() != nil {

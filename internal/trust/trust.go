@@ -1,10 +1,10 @@
 // Package trust makes clients in jobs and pods trust the platform's own
 // certificate authority.
 //
-// It owns the folder of certificates that jobs see, the ConfigMap slipway-ca in
-// every namespace, and the admission policy that mounts it in new pods. It receives the authority's root certificate
-// and a client of the cluster, and emits files and ConfigMaps. It imports no
-// stage.
+// It owns the folder of certificates that jobs and pods see, the admission
+// policy by which programs in pods look there, and the ConfigMap slipway-ca in
+// every namespace. It receives the authority's root certificate and a client of
+// the cluster, and emits files and ConfigMaps. It imports no stage.
 package trust
 
 import (
@@ -29,11 +29,11 @@ import (
 // ConfigMap is the name of the ConfigMap in every namespace.
 const ConfigMap = "slipway-ca"
 
-// Names of the files, which are also the keys of the ConfigMap. Beside them is
-// one whose name is the hash by which OpenSSL finds a certificate in a folder.
+// Names of the files. Beside them is one whose name is the hash by which OpenSSL
+// finds a certificate in a folder. The ConfigMap has all but the bundle.
 const (
 	CertificateFile = "ca.crt"        // the root alone
-	BundleFile      = "ca-bundle.crt" // the host's public roots and ours
+	BundleFile      = "ca-bundle.crt" // the host's public roots and ours, 220 KB
 )
 
 // systemBundles are where distributions keep the public roots.
@@ -64,10 +64,25 @@ func Files(root []byte) (map[string]string, error) {
 	return map[string]string{CertificateFile: string(root), hash + ".0": string(root), BundleFile: string(bundle) + "\n"}, nil
 }
 
-// Write puts the files into a folder that everybody may read.
+// hashed matches the names by which OpenSSL finds certificates.
+const hashed = "[0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f].0"
+
+// Write puts the files into a folder that everybody may read. An authority that
+// was there under another name is no longer found.
 func Write(dir string, files map[string]string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("trust: %w", err)
+	}
+	earlier, err := filepath.Glob(filepath.Join(dir, hashed))
+	if err != nil {
+		return fmt.Errorf("trust: %w", err)
+	}
+	for _, path := range earlier {
+		if _, stays := files[filepath.Base(path)]; !stays {
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("trust: %w", err)
+			}
+		}
 	}
 	for name, text := range files {
 		if err := wholefile.Write(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic/fake"
+	"sigs.k8s.io/yaml"
 )
 
 func authority(t *testing.T) []byte {
@@ -57,6 +58,16 @@ func TestFilesAreFoundByOpenSSL(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("%v %v", info, err)
 	}
+	stale := filepath.Join(dir, "01234567.0")
+	if err := os.WriteFile(stale, root, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(dir, files); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 3 {
+		t.Errorf("an earlier authority is still found: %v %v", left, err)
+	}
 	if _, err := Files([]byte("nonsense")); err == nil {
 		t.Error("nonsense was taken")
 	}
@@ -89,7 +100,7 @@ func TestDistribute(t *testing.T) {
 	foreign.SetNamespace("theirs")
 	kube := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{namespaces: "NamespaceList", configMaps: "ConfigMapList"},
 		namespace("one"), namespace("theirs"), foreign)
-	files := map[string]string{CertificateFile: "pem"}
+	files := map[string]string{CertificateFile: "pem", BundleFile: "all"}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	ended := make(chan struct{})
 	go func() { Distribute(ctx, kube, files, slog.New(slog.DiscardHandler)); close(ended) }()
@@ -143,4 +154,56 @@ func TestDistribute(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// A ConfigMap with the bundle, as earlier versions made it, keeps it as long as
+// a pod mounts it, and is up to date meanwhile.
+func TestBundleLeavesConfigMaps(t *testing.T) {
+	t.Parallel()
+	object := func(kind, namespace, name, yamlText string) *unstructured.Unstructured {
+		u := &unstructured.Unstructured{Object: map[string]any{}}
+		if err := yaml.Unmarshal([]byte(yamlText), &u.Object); err != nil {
+			t.Fatal(err)
+		}
+		u.SetAPIVersion("v1")
+		u.SetKind(kind)
+		u.SetName(name)
+		u.SetNamespace(namespace)
+		return u
+	}
+	bundled := "metadata: {labels: {app.kubernetes.io/managed-by: slipway}}\ndata: {ca.crt: pem, ca-bundle.crt: earlier}"
+	volumes := map[string]string{
+		"unused": `{name: slipway-ca, configMap: {name: other}}`,
+		"used":   `{name: slipway-ca, configMap: {name: slipway-ca}}`,
+		"merged": `{name: x, projected: {sources: [{secret: {name: s}}, {configMap: {name: slipway-ca}}]}}`,
+	}
+	var objects []runtime.Object
+	for namespace, volume := range volumes {
+		objects = append(objects, object("Namespace", "", namespace, "{}"), object("ConfigMap", namespace, ConfigMap, bundled),
+			object("Pod", namespace, "pod", "spec: {volumes: ["+volume+"]}"))
+	}
+	kube := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{pods: "PodList"}, objects...)
+	d := newDistributor(kube, map[string]string{CertificateFile: "new", BundleFile: "all"}, slog.New(slog.DiscardHandler))
+	data := func(namespace string) map[string]string {
+		t.Helper()
+		if err := d.put(t.Context(), namespace); err != nil {
+			t.Fatal(err)
+		}
+		u, err := kube.Resource(configMaps).Namespace(namespace).Get(t.Context(), ConfigMap, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dataOf(u)
+	}
+	for namespace := range volumes {
+		if got, used := data(namespace), namespace != "unused"; got[CertificateFile] != "new" || (got[BundleFile] == "all") != used || d.bundled[namespace] != used {
+			t.Errorf("%s: %v, bundled %v", namespace, got, d.bundled)
+		}
+	}
+	if err := kube.Resource(pods).Namespace("used").Delete(t.Context(), "pod", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := data("used"); len(got) != 1 || d.bundled["used"] {
+		t.Errorf("without the pod: %v", got)
+	}
 }

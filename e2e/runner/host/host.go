@@ -177,7 +177,7 @@ func startIn(dir string) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{Dir: dir, Config: c}
-	if _, err := node.WriteContainerd(h.Config); err != nil {
+	if _, err := node.WriteContainerd(context.Background(), h.Config); err != nil {
 		return nil, err
 	}
 	command := node.ContainerdCommand(h.Config)
