@@ -105,23 +105,17 @@ func (db *DB) pending(ctx context.Context, consumer string) ([]delivery.Event, e
 }
 
 func readEvents(t *Tx, query string, args ...any) ([]delivery.Event, error) {
-	rows, err := t.Query(query, args...)
+	events, err := Rows(t, func(r Row) (e delivery.Event, err error) {
+		var kind, payload string
+		var at int64
+		err = r.Scan(&e.ID, &kind, &e.ProjectID, &at, &payload)
+		e.Kind, e.At, e.Payload = delivery.EventKind(kind), Time(at), []byte(payload)
+		return e, err
+	}, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("store: read events: %w", err)
 	}
-	defer rows.Close()
-	var events []delivery.Event
-	for rows.Next() {
-		var e delivery.Event
-		var kind, payload string
-		var at int64
-		if err := rows.Scan(&e.ID, &kind, &e.ProjectID, &at, &payload); err != nil {
-			return nil, fmt.Errorf("store: read events: %w", err)
-		}
-		e.Kind, e.At, e.Payload = delivery.EventKind(kind), Time(at), []byte(payload)
-		events = append(events, e)
-	}
-	return events, rows.Err()
+	return events, nil
 }
 
 func (db *DB) advance(ctx context.Context, consumer string, id int64) error {

@@ -39,44 +39,15 @@ func New(db *store.DB, box *seal.Box) *Store { return &Store{db: db, box: box} }
 // key is the form in which names are compared.
 func key(s string) string { return strings.ToLower(s) }
 
-// page appends a LIMIT where one is asked for.
-func page(query string, args []any, limit, offset int) (string, []any) {
-	if limit <= 0 {
-		return query, args
-	}
-	return query + " LIMIT ? OFFSET ?", append(args, limit, offset)
+// list reads a page of a selection.
+func list[T any](ctx context.Context, db *store.DB, columns, from, order string, args []any, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
+	return selected(ctx, db, store.Selection{Columns: columns, From: from, Order: order, Args: args}, limit, offset, scan)
 }
 
-// list runs a count and a page of the same selection.
-func list[T any](ctx context.Context, db *store.DB, columns, from, order string, args []any, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
-	var out []T
-	var total int
-	err := db.Read(ctx, func(t *store.Tx) error {
-		if limit > 0 {
-			if err := t.QueryRow("SELECT count(*) "+from, args...).Scan(&total); err != nil {
-				return err
-			}
-		}
-		q, a := page("SELECT "+columns+" "+from+" ORDER BY "+order, args, limit, offset)
-		rows, err := t.Query(q, a...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			v, err := scan(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, v)
-		}
-		return rows.Err()
-	})
+func selected[T any](ctx context.Context, db *store.DB, s store.Selection, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
+	out, total, err := store.Page(ctx, db, s, limit, offset, scan)
 	if err != nil {
 		return nil, 0, fmt.Errorf("accessdb: list: %w", err)
-	}
-	if limit <= 0 {
-		total = len(out)
 	}
 	return out, total, nil
 }

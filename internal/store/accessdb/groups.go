@@ -179,29 +179,7 @@ func (s *Store) Groups(ctx context.Context, f access.GroupFilter, limit, offset 
 		where += ` AND g.parent_id IS NULL`
 	}
 	args = append([]any{f.Viewer, now}, args...)
-	err = s.db.Read(ctx, func(t *store.Tx) error {
-		if err := t.QueryRow(memberGroups+` SELECT count(*)`+where, args...).Scan(&total); err != nil {
-			return err
-		}
-		q, a := page(memberGroups+` SELECT `+groupColumns+where+` ORDER BY g.full_path_key`, args, limit, offset)
-		rows, err := t.Query(q, a...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			g, err := scanGroup(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, g)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("accessdb: list groups: %w", err)
-	}
-	return out, total, nil
+	return selected(ctx, s.db, store.Selection{With: memberGroups, Columns: groupColumns, From: where, Order: "g.full_path_key", Args: args}, limit, offset, scanGroup)
 }
 
 // ancestors selects a namespace (first parameter) and all above it.
@@ -346,29 +324,7 @@ func (s *Store) Members(ctx context.Context, groupID, projectID int64, inherited
 		from += ` AND (u.username_key LIKE ? ESCAPE '\' OR lower(u.name) LIKE ? ESCAPE '\')`
 		args = append(args, store.Like(search), store.Like(search))
 	}
-	err = s.db.Read(ctx, func(t *store.Tx) error {
-		if err := t.QueryRow(with+` SELECT count(DISTINCT u.id)`+from, args...).Scan(&total); err != nil {
-			return err
-		}
-		q, a := page(with+` SELECT `+memberColumns+from+` GROUP BY u.id ORDER BY u.id`, args, limit, offset)
-		rows, err := t.Query(q, a...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			m, err := scanMember(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, m)
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("accessdb: list members: %w", err)
-	}
-	return out, total, nil
+	return selected(ctx, s.db, store.Selection{With: with, Columns: memberColumns, From: from, Group: "u.id", Order: "u.id", Count: "DISTINCT u.id", Args: args}, limit, offset, scanMember)
 }
 
 // MemberOf implements access.Store.

@@ -59,45 +59,10 @@ func encode(v any) (string, error) {
 	return string(raw), err
 }
 
-// query describes a list: with (optional), columns, from with where, order.
-type query struct {
-	with, columns, from, order string
-	args                       []any
-}
-
-func list[T any](ctx context.Context, db *store.DB, q query, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
-	var out []T
-	var total int
-	err := db.Read(ctx, func(t *store.Tx) error {
-		if limit > 0 {
-			if err := t.QueryRow(q.with+" SELECT count(*) "+q.from, q.args...).Scan(&total); err != nil {
-				return err
-			}
-		}
-		text, args := q.with+" SELECT "+q.columns+" "+q.from+" ORDER BY "+q.order, q.args
-		if limit > 0 {
-			text += " LIMIT ? OFFSET ?"
-			args = append(append([]any{}, args...), limit, offset)
-		}
-		rows, err := t.Query(text, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			v, err := scan(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, v)
-		}
-		return rows.Err()
-	})
+func list[T any](ctx context.Context, db *store.DB, s store.Selection, limit, offset int, scan func(store.Row) (T, error)) ([]T, int, error) {
+	out, total, err := store.Page(ctx, db, s, limit, offset, scan)
 	if err != nil {
 		return nil, 0, fmt.Errorf("forgedb: list: %w", err)
-	}
-	if limit <= 0 {
-		total = len(out)
 	}
 	return out, total, nil
 }
@@ -331,12 +296,12 @@ func (s *Store) Projects(ctx context.Context, f forge.ProjectFilter, limit, offs
 	if f.Ascending {
 		dir = " ASC"
 	}
-	return list(ctx, s.db, query{with: mine, columns: accessdb.ProjectColumns, from: fromProjects + " WHERE " + where, order: column + dir + ", p.id" + dir, args: append(mineArgs(f.Viewer), args...)}, limit, offset, scanProject)
+	return list(ctx, s.db, store.Selection{With: mine, Columns: accessdb.ProjectColumns, From: fromProjects + " WHERE " + where, Order: column + dir + ", p.id" + dir, Args: append(mineArgs(f.Viewer), args...)}, limit, offset, scanProject)
 }
 
 // ProjectIDs implements forge.Store.
 func (s *Store) ProjectIDs(ctx context.Context) ([]int64, error) {
-	ids, _, err := list(ctx, s.db, query{columns: "id", from: "FROM projects", order: "id"}, 0, 0, func(r store.Row) (id int64, err error) {
+	ids, _, err := list(ctx, s.db, store.Selection{Columns: "id", From: "FROM projects", Order: "id"}, 0, 0, func(r store.Row) (id int64, err error) {
 		err = r.Scan(&id)
 		return id, err
 	})
@@ -411,7 +376,7 @@ func (s *Store) FinishPush(ctx context.Context, p forge.Push, done []forge.RefUp
 
 // PendingPushes implements forge.Store.
 func (s *Store) PendingPushes(ctx context.Context) ([]forge.Push, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, project_id, user_id, job_id, at, updates, options`, from: `FROM pending_pushes`, order: `id`}, 0, 0, func(r store.Row) (p forge.Push, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `id, project_id, user_id, job_id, at, updates, options`, From: `FROM pending_pushes`, Order: `id`}, 0, 0, func(r store.Row) (p forge.Push, err error) {
 		var at int64
 		var updates, options string
 		if err := r.Scan(&p.ID, &p.ProjectID, &p.UserID, &p.JobID, &at, &updates, &options); err != nil {
@@ -427,7 +392,7 @@ const protectionColumns = `id, project_id, tags, pattern, push_role, merge_role,
 
 // Protections implements forge.Store.
 func (s *Store) Protections(ctx context.Context, projectID int64) ([]forge.Protection, error) {
-	out, _, err := list(ctx, s.db, query{columns: protectionColumns, from: `FROM protected_refs WHERE project_id = ?`, order: `id`, args: []any{projectID}}, 0, 0, func(r store.Row) (p forge.Protection, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: protectionColumns, From: `FROM protected_refs WHERE project_id = ?`, Order: `id`, Args: []any{projectID}}, 0, 0, func(r store.Row) (p forge.Protection, err error) {
 		var created int64
 		err = r.Scan(&p.ID, &p.ProjectID, &p.Tags, &p.Pattern, &p.PushRole, &p.MergeRole, &p.AllowForce, &created)
 		p.CreatedAt = store.Time(created)

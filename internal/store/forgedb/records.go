@@ -60,7 +60,7 @@ func (s *Store) DeleteRelease(ctx context.Context, projectID int64, tag string) 
 }
 
 func (s *Store) links(ctx context.Context, releaseID int64) ([]forge.ReleaseLink, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, name, url, path, link_type`, from: `FROM release_links WHERE release_id = ?`, order: "id DESC", args: []any{releaseID}}, 0, 0, func(r store.Row) (l forge.ReleaseLink, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `id, name, url, path, link_type`, From: `FROM release_links WHERE release_id = ?`, Order: "id DESC", Args: []any{releaseID}}, 0, 0, func(r store.Row) (l forge.ReleaseLink, err error) {
 		err = r.Scan(&l.ID, &l.Name, &l.URL, &l.Path, &l.LinkType)
 		return l, err
 	})
@@ -79,7 +79,7 @@ func (s *Store) ReleaseByTag(ctx context.Context, projectID int64, tag string) (
 
 // Releases implements forge.Store.
 func (s *Store) Releases(ctx context.Context, projectID int64, limit, offset int) ([]forge.Release, int, error) {
-	out, total, err := list(ctx, s.db, query{columns: releaseColumns, from: `FROM releases WHERE project_id = ?`, order: "released_at DESC, id DESC", args: []any{projectID}}, limit, offset, scanRelease)
+	out, total, err := list(ctx, s.db, store.Selection{Columns: releaseColumns, From: `FROM releases WHERE project_id = ?`, Order: "released_at DESC, id DESC", Args: []any{projectID}}, limit, offset, scanRelease)
 	for i := range out {
 		if err == nil {
 			out[i].Links, err = s.links(ctx, out[i].ID)
@@ -193,17 +193,17 @@ func (s *Store) HookOfDelivery(ctx context.Context, hookID int64) (forge.Hook, e
 
 // Hooks implements forge.Store.
 func (s *Store) Hooks(ctx context.Context, o forge.HookOwner, system bool) ([]forge.Hook, error) {
-	out, _, err := list(ctx, s.db, query{columns: hookColumns, from: `FROM hooks WHERE ` + hookOwned + ` AND (system = 0 OR ?)`, order: "id", args: []any{o.ProjectID, o.GroupID, system}}, 0, 0, s.scanHook)
+	out, _, err := list(ctx, s.db, store.Selection{Columns: hookColumns, From: `FROM hooks WHERE ` + hookOwned + ` AND (system = 0 OR ?)`, Order: "id", Args: []any{o.ProjectID, o.GroupID, system}}, 0, 0, s.scanHook)
 	return out, err
 }
 
 // HooksFor implements forge.Store.
 func (s *Store) HooksFor(ctx context.Context, projectID int64) ([]forge.Hook, error) {
-	out, _, err := list(ctx, s.db, query{with: `WITH RECURSIVE up (id, parent_id) AS (
+	out, _, err := list(ctx, s.db, store.Selection{With: `WITH RECURSIVE up (id, parent_id) AS (
 			SELECT n.id, n.parent_id FROM namespaces n JOIN projects p ON p.namespace_id = n.id WHERE p.id = ?
 			UNION ALL SELECT n.id, n.parent_id FROM namespaces n JOIN up ON n.id = up.parent_id)`,
-		columns: hookColumns, from: `FROM hooks WHERE project_id = ? OR group_id IN (SELECT id FROM up) OR project_id IS NULL AND group_id IS NULL`,
-		order: "id", args: []any{projectID, projectID}}, 0, 0, s.scanHook)
+		Columns: hookColumns, From: `FROM hooks WHERE project_id = ? OR group_id IN (SELECT id FROM up) OR project_id IS NULL AND group_id IS NULL`,
+		Order: "id", Args: []any{projectID, projectID}}, 0, 0, s.scanHook)
 	return out, err
 }
 
@@ -235,7 +235,7 @@ func (s *Store) Enqueue(ctx context.Context, deliveries []forge.Delivery) error 
 
 // DueDeliveries implements forge.Store.
 func (s *Store) DueDeliveries(ctx context.Context, now time.Time, limit int) ([]forge.Delivery, error) {
-	out, _, err := list(ctx, s.db, query{columns: deliveryColumns, from: `FROM hook_deliveries WHERE next_at > 0 AND next_at <= ?`, order: "next_at, id", args: []any{store.Millis(now)}}, limit, 0, scanDelivery)
+	out, _, err := list(ctx, s.db, store.Selection{Columns: deliveryColumns, From: `FROM hook_deliveries WHERE next_at > 0 AND next_at <= ?`, Order: "next_at, id", Args: []any{store.Millis(now)}}, limit, 0, scanDelivery)
 	return out, err
 }
 
@@ -272,7 +272,7 @@ func (s *Store) RecordDelivery(ctx context.Context, d forge.Delivery) error {
 
 // Deliveries implements forge.Store.
 func (s *Store) Deliveries(ctx context.Context, hookID int64, limit, offset int) ([]forge.Delivery, int, error) {
-	return list(ctx, s.db, query{columns: deliveryColumns, from: `FROM hook_deliveries WHERE hook_id = ?`, order: "id DESC", args: []any{hookID}}, limit, offset, scanDelivery)
+	return list(ctx, s.db, store.Selection{Columns: deliveryColumns, From: `FROM hook_deliveries WHERE hook_id = ?`, Order: "id DESC", Args: []any{hookID}}, limit, offset, scanDelivery)
 }
 
 // DeliveryByID implements forge.Store.
@@ -310,7 +310,7 @@ func scanLFS(r store.Row) (v lfsRow, err error) {
 
 // LFSObjects implements forge.Store.
 func (s *Store) LFSObjects(ctx context.Context, projectID int64) (map[string]int64, error) {
-	rows, _, err := list(ctx, s.db, query{columns: `oid, size`, from: `FROM lfs_objects WHERE project_id = ?`, order: "oid", args: []any{projectID}}, 0, 0, scanLFS)
+	rows, _, err := list(ctx, s.db, store.Selection{Columns: `oid, size`, From: `FROM lfs_objects WHERE project_id = ?`, Order: "oid", Args: []any{projectID}}, 0, 0, scanLFS)
 	out := map[string]int64{}
 	for _, v := range rows {
 		out[v.oid] = v.size
@@ -328,7 +328,7 @@ func (s *Store) LFSInUse(ctx context.Context, oids []string) (map[string]bool, e
 	out := map[string]bool{}
 	for len(oids) > 0 {
 		n := min(len(oids), 500)
-		rows, _, err := list(ctx, s.db, query{columns: `DISTINCT oid, 0`, from: `FROM lfs_objects WHERE oid IN (` + marks(n) + `)`, order: "oid", args: anys(oids[:n])}, 0, 0, scanLFS)
+		rows, _, err := list(ctx, s.db, store.Selection{Columns: `DISTINCT oid, 0`, From: `FROM lfs_objects WHERE oid IN (` + marks(n) + `)`, Order: "oid", Args: anys(oids[:n])}, 0, 0, scanLFS)
 		if err != nil {
 			return nil, err
 		}
@@ -342,7 +342,7 @@ func (s *Store) LFSInUse(ctx context.Context, oids []string) (map[string]bool, e
 
 // LFSLocks implements forge.Store.
 func (s *Store) LFSLocks(ctx context.Context, projectID int64) ([]forge.LFSLock, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, project_id, user_id, path, created_at`, from: `FROM lfs_locks WHERE project_id = ?`, order: "id", args: []any{projectID}}, 0, 0, func(r store.Row) (l forge.LFSLock, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `id, project_id, user_id, path, created_at`, From: `FROM lfs_locks WHERE project_id = ?`, Order: "id", Args: []any{projectID}}, 0, 0, func(r store.Row) (l forge.LFSLock, err error) {
 		var at int64
 		err = r.Scan(&l.ID, &l.ProjectID, &l.UserID, &l.Path, &at)
 		l.CreatedAt = store.Time(at)
@@ -422,12 +422,12 @@ func (s *Store) DeleteMirror(ctx context.Context, projectID, id int64) error {
 
 // Mirrors implements forge.Store.
 func (s *Store) Mirrors(ctx context.Context, projectID int64) ([]forge.Mirror, error) {
-	out, _, err := list(ctx, s.db, query{columns: mirrorColumns, from: `FROM mirrors WHERE project_id = ?`, order: "id", args: []any{projectID}}, 0, 0, s.scanMirror)
+	out, _, err := list(ctx, s.db, store.Selection{Columns: mirrorColumns, From: `FROM mirrors WHERE project_id = ?`, Order: "id", Args: []any{projectID}}, 0, 0, s.scanMirror)
 	return out, err
 }
 
 // DueMirrors implements forge.Store.
 func (s *Store) DueMirrors(ctx context.Context, now time.Time) ([]forge.Mirror, error) {
-	out, _, err := list(ctx, s.db, query{columns: mirrorColumns, from: `FROM mirrors WHERE enabled = 1 AND next_at <= ?`, order: "next_at", args: []any{store.Millis(now)}}, 0, 0, s.scanMirror)
+	out, _, err := list(ctx, s.db, store.Selection{Columns: mirrorColumns, From: `FROM mirrors WHERE enabled = 1 AND next_at <= ?`, Order: "next_at", Args: []any{store.Millis(now)}}, 0, 0, s.scanMirror)
 	return out, err
 }

@@ -186,7 +186,7 @@ func (s *Store) MergeRequests(ctx context.Context, f forge.MergeRequestFilter, l
 	if f.Ascending {
 		dir = " ASC"
 	}
-	return list(ctx, s.db, query{with: with, columns: requestColumns, from: from + " WHERE " + strings.Join(where, " AND "), order: column + dir + ", m.id" + dir, args: args}, limit, offset, scanRequest)
+	return list(ctx, s.db, store.Selection{With: with, Columns: requestColumns, From: from + " WHERE " + strings.Join(where, " AND "), Order: column + dir + ", m.id" + dir, Args: args}, limit, offset, scanRequest)
 }
 
 // DeleteMergeRequest implements forge.Store.
@@ -196,7 +196,7 @@ func (s *Store) DeleteMergeRequest(ctx context.Context, id int64) error {
 
 // Approvals implements forge.Store.
 func (s *Store) Approvals(ctx context.Context, id int64) ([]forge.Approval, error) {
-	out, _, err := list(ctx, s.db, query{columns: `user_id, created_at`, from: `FROM merge_request_approvals WHERE merge_request_id = ?`, order: `created_at, user_id`, args: []any{id}}, 0, 0, func(r store.Row) (a forge.Approval, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `user_id, created_at`, From: `FROM merge_request_approvals WHERE merge_request_id = ?`, Order: `created_at, user_id`, Args: []any{id}}, 0, 0, func(r store.Row) (a forge.Approval, err error) {
 		var at int64
 		err = r.Scan(&a.UserID, &at)
 		a.At = store.Time(at)
@@ -243,7 +243,7 @@ func (s *Store) AddVersion(ctx context.Context, v forge.MergeRequestVersion) err
 
 // Versions implements forge.Store.
 func (s *Store) Versions(ctx context.Context, id int64) ([]forge.MergeRequestVersion, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, merge_request_id, head_sha, base_sha, start_sha, created_at`, from: `FROM merge_request_versions WHERE merge_request_id = ?`, order: `id DESC`, args: []any{id}}, 0, 0, func(r store.Row) (v forge.MergeRequestVersion, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `id, merge_request_id, head_sha, base_sha, start_sha, created_at`, From: `FROM merge_request_versions WHERE merge_request_id = ?`, Order: `id DESC`, Args: []any{id}}, 0, 0, func(r store.Row) (v forge.MergeRequestVersion, err error) {
 		var at int64
 		err = r.Scan(&v.ID, &v.MergeRequestID, &v.HeadSHA, &v.BaseSHA, &v.StartSHA, &at)
 		v.CreatedAt = store.Time(at)
@@ -359,12 +359,12 @@ func (s *Store) Notes(ctx context.Context, projectID, mergeRequestID int64, comm
 	if ascending {
 		order = "id"
 	}
-	return list(ctx, s.db, query{columns: noteColumns, from: from, order: order, args: args}, limit, offset, scanNote)
+	return list(ctx, s.db, store.Selection{Columns: noteColumns, From: from, Order: order, Args: args}, limit, offset, scanNote)
 }
 
 // Discussion implements forge.Store.
 func (s *Store) Discussion(ctx context.Context, projectID int64, discussionID string) ([]forge.Note, error) {
-	out, _, err := list(ctx, s.db, query{columns: noteColumns, from: `FROM notes WHERE project_id = ? AND discussion_id = ?`, order: "id", args: []any{projectID, discussionID}}, 0, 0, scanNote)
+	out, _, err := list(ctx, s.db, store.Selection{Columns: noteColumns, From: `FROM notes WHERE project_id = ? AND discussion_id = ?`, Order: "id", Args: []any{projectID, discussionID}}, 0, 0, scanNote)
 	return out, err
 }
 

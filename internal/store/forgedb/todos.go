@@ -61,15 +61,15 @@ func todoWhere(f forge.TodoFilter, prefix string) (string, []any) {
 // Todos implements forge.Store.
 func (s *Store) Todos(ctx context.Context, f forge.TodoFilter, limit, offset int) ([]forge.Todo, int, error) {
 	where, args := todoWhere(f, "t.")
-	q := query{columns: todoColumns, from: `FROM todos t JOIN merge_requests m ON m.id = t.merge_request_id`, order: "t.id DESC", args: args}
+	q := store.Selection{Columns: todoColumns, From: `FROM todos t JOIN merge_requests m ON m.id = t.merge_request_id`, Order: "t.id DESC", Args: args}
 	if f.Visible != nil {
 		cond, a := visible(*f.Visible)
-		q.with = mine
-		q.from += ` JOIN projects p ON p.id = t.project_id JOIN namespaces n ON n.id = p.namespace_id`
+		q.With = mine
+		q.From += ` JOIN projects p ON p.id = t.project_id JOIN namespaces n ON n.id = p.namespace_id`
 		where += " AND (" + cond + ")"
-		q.args = append(append(mineArgs(f.Visible.Viewer), args...), a...)
+		q.Args = append(append(mineArgs(f.Visible.Viewer), args...), a...)
 	}
-	q.from += " WHERE " + where
+	q.From += " WHERE " + where
 	return list(ctx, s.db, q, limit, offset, scanTodo)
 }
 
@@ -102,7 +102,7 @@ func (s *Store) QueueMail(ctx context.Context, m forge.QueuedMail) error {
 
 // DueMails implements forge.Store.
 func (s *Store) DueMails(ctx context.Context, now time.Time, limit int) ([]forge.QueuedMail, error) {
-	out, _, err := list(ctx, s.db, query{columns: `id, message_id, user_id, subject, body, thread, attempts, next_at, created_at`, from: `FROM mails WHERE next_at <= ?`, order: "next_at, id", args: []any{store.Millis(now)}}, limit, 0, func(r store.Row) (m forge.QueuedMail, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `id, message_id, user_id, subject, body, thread, attempts, next_at, created_at`, From: `FROM mails WHERE next_at <= ?`, Order: "next_at, id", Args: []any{store.Millis(now)}}, limit, 0, func(r store.Row) (m forge.QueuedMail, err error) {
 		var next, created int64
 		err = r.Scan(&m.ID, &m.MessageID, &m.UserID, &m.Subject, &m.Body, &m.Thread, &m.Attempts, &next, &created)
 		m.NextAt, m.CreatedAt = store.Time(next), store.Time(created)

@@ -226,20 +226,8 @@ func list[T any](ctx context.Context, d *DB, what string, scan func(store.Row) (
 }
 
 func rowsOf[T any](t *store.Tx, what string, scan func(store.Row) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := t.Query(query, args...)
+	out, err := store.Rows(t, scan, query, args...)
 	if err != nil {
-		return nil, fmt.Errorf("registrydb: list %s: %w", what, err)
-	}
-	defer rows.Close()
-	var out []T
-	for rows.Next() {
-		v, err := scan(rows)
-		if err != nil {
-			return nil, fmt.Errorf("registrydb: list %s: %w", what, err)
-		}
-		out = append(out, v)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("registrydb: list %s: %w", what, err)
 	}
 	return out, nil

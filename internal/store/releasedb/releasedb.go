@@ -41,27 +41,19 @@ func (d *DB) write(ctx context.Context, what, query string, args ...any) error {
 func list[T any](ctx context.Context, d *DB, set func(*T, int64), query string, args ...any) ([]T, error) {
 	out := []T{}
 	err := d.db.Read(ctx, func(t *store.Tx) error {
-		rows, err := t.Query(query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
+		found, err := store.Rows(t, func(r store.Row) (v T, err error) {
 			var id int64
 			var body string
-			var v T
-			if err := rows.Scan(&id, &body); err != nil {
-				return err
+			if err = r.Scan(&id, &body); err != nil {
+				return v, err
 			}
-			if err := json.Unmarshal([]byte(body), &v); err != nil {
-				return err
-			}
-			if set != nil {
+			if err = json.Unmarshal([]byte(body), &v); err == nil && set != nil {
 				set(&v, id)
 			}
-			out = append(out, v)
-		}
-		return rows.Err()
+			return v, err
+		}, query, args...)
+		out = append(out, found...)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("releasedb: list: %w", err)

@@ -94,7 +94,7 @@ func unpack(packed []byte) (*report.Report, error) {
 
 const columns = `id, project_id, job_id, type, repository, digest, name, status, error, counts, queued_at, started_at, ended_at`
 
-func read(row interface{ Scan(...any) error }, extra ...any) (scan.Scan, error) {
+func read(row store.Row, extra ...any) (scan.Scan, error) {
 	var s scan.Scan
 	var kind, status, counts string
 	var queued, started, ended int64
@@ -130,22 +130,7 @@ func (d *DB) one(ctx context.Context, query string, args ...any) (scan.Scan, err
 }
 
 func (d *DB) list(ctx context.Context, query string, args ...any) ([]scan.Scan, error) {
-	var out []scan.Scan
-	err := d.db.Read(ctx, func(t *store.Tx) error {
-		rows, err := t.Query(`SELECT `+columns+` FROM scans `+query, args...)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			s, err := read(rows)
-			if err != nil {
-				return err
-			}
-			out = append(out, s)
-		}
-		return rows.Err()
-	})
+	out, _, err := store.Page(ctx, d.db, store.Selection{Columns: columns, From: "FROM scans " + query, Args: args}, 0, 0, func(r store.Row) (scan.Scan, error) { return read(r) })
 	if err != nil {
 		return nil, fmt.Errorf("scandb: list scans: %w", err)
 	}
