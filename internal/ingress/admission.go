@@ -50,7 +50,7 @@ func (h *handler) known(t *table, route *route, w *recorder, r *http.Request) bo
 			refuse(w, http.StatusInternalServerError, "The address of auth-url asks that address itself: it needs an Ingress without auth-url.")
 			return false
 		}
-		v := h.ask(t, route, r)
+		v := h.ask(route, r)
 		if !v.permits() {
 			h.deny(route, v, w, r)
 			return false

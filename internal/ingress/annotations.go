@@ -53,6 +53,12 @@ type settings struct {
 	headersFrom      string // a ConfigMap with response headers
 	headers          http.Header
 	noAccessLog      bool
+	errorPages       *errorPages
+	mirror           *mirror
+	cookiePath       replacement // of cookies that the backend sets
+	cookieDomain     replacement
+	location         replacement // of the backend's redirects
+	sslName          string      // what an HTTPS backend is called
 }
 
 // protocol is what the backend speaks.
@@ -74,116 +80,6 @@ func defaultSettings() settings {
 		sendTimeout:    60 * time.Second,
 		maxBody:        -1,
 	}
-}
-
-// annotationParsers maps each supported annotation to its reader. A reader
-// leaves the settings as they are when it returns an error.
-var annotationParsers = map[string]func(*settings, string) error{
-	"ssl-redirect":                          func(s *settings, v string) error { return parseBool(v, &s.sslRedirect) },
-	"force-ssl-redirect":                    func(s *settings, v string) error { return parseBool(v, &s.forceSSLRedirect) },
-	"permanent-redirect":                    func(s *settings, v string) error { return s.setRedirect(v, 301) },
-	"temporal-redirect":                     func(s *settings, v string) error { return s.setRedirect(v, 302) },
-	"app-root":                              parseAppRoot,
-	"use-regex":                             func(s *settings, v string) error { return parseBool(v, &s.useRegex) },
-	"rewrite-target":                        parseRewriteTarget,
-	"upstream-vhost":                        func(s *settings, v string) error { return parseToken(v, &s.upstreamVhost) },
-	"x-forwarded-prefix":                    func(s *settings, v string) error { return parseHeaderText(v, &s.prefixHeader) },
-	"backend-protocol":                      parseProtocol,
-	"proxy-connect-timeout":                 func(s *settings, v string) error { return parseSeconds(v, &s.connectTimeout) },
-	"proxy-read-timeout":                    func(s *settings, v string) error { return parseSeconds(v, &s.readTimeout) },
-	"proxy-send-timeout":                    func(s *settings, v string) error { return parseSeconds(v, &s.sendTimeout) },
-	"proxy-body-size":                       func(s *settings, v string) error { return parseSize(v, &s.maxBody) },
-	"whitelist-source-range":                func(s *settings, v string) error { return s.setAllow(v) },
-	"allowlist-source-range":                func(s *settings, v string) error { return s.setAllow(v) },
-	"denylist-source-range":                 func(s *settings, v string) error { return s.setDeny(v) },
-	"server-alias":                          parseAliases,
-	"session-cookie-domain":                 func(s *settings, v string) error { return parseToken(v, &s.withAffinity().domain) },
-	"session-cookie-secure":                 func(s *settings, v string) error { return parseBool(v, &s.withAffinity().secure) },
-	"session-cookie-samesite":               parseSameSite,
-	"affinity":                              parseAffinity,
-	"affinity-mode":                         parseAffinityMode,
-	"affinity-canary-behavior":              parseAffinityCanary,
-	"session-cookie-name":                   parseCookieName,
-	"session-cookie-path":                   func(s *settings, v string) error { return parseHeaderText(v, &s.withAffinity().path) },
-	"session-cookie-max-age":                func(s *settings, v string) error { return parseCount(v, &s.withAffinity().maxAge) },
-	"session-cookie-expires":                func(s *settings, v string) error { return parseCount(v, &s.withAffinity().maxAge) },
-	"enable-cors":                           parseEnableCORS,
-	"cors-allow-origin":                     parseOrigins,
-	"cors-allow-methods":                    func(s *settings, v string) error { return parseHeaderText(v, &s.withCORS().methods) },
-	"cors-allow-headers":                    func(s *settings, v string) error { return parseHeaderText(v, &s.withCORS().headers) },
-	"cors-expose-headers":                   func(s *settings, v string) error { return parseHeaderText(v, &s.withCORS().expose) },
-	"cors-allow-credentials":                func(s *settings, v string) error { return parseBool(v, &s.withCORS().credentials) },
-	"cors-max-age":                          func(s *settings, v string) error { return parseCount(v, &s.withCORS().maxAge) },
-	"canary":                                func(*settings, string) error { return nil }, // read before the others
-	"canary-weight":                         parseCanaryWeight,
-	"canary-weight-total":                   parseCanaryWeightTotal,
-	"canary-by-header":                      parseCanaryHeader,
-	"canary-by-header-value":                func(s *settings, v string) error { return s.onCanary(func(c *canaryRule) { c.headerValue = v }) },
-	"canary-by-header-pattern":              parseCanaryPattern,
-	"canary-by-cookie":                      parseCanaryCookie,
-	"permanent-redirect-code":               func(*settings, string) error { return nil }, // read after the others
-	"temporal-redirect-code":                func(*settings, string) error { return nil },
-	"proxy-http-version":                    acceptAny, // decided per connection
-	"proxy-buffering":                       acceptAny, // responses are never buffered
-	"proxy-request-buffering":               acceptAny, // requests are never buffered
-	"websocket-services":                    acceptAny, // WebSocket needs no setting
-	"proxy-ssl-verify":                      parseNoVerify,
-	"proxy-ssl-server-name":                 acceptAny,
-	"service-upstream":                      acceptAny, // endpoints are always addressed directly
-	"preserve-trailing-slash":               acceptAny,
-	"enable-access-log":                     parseAccessLog,
-	"proxy-next-upstream-tries":             acceptAny,
-	"ssl-passthrough":                       parseNoPassthrough,
-	"proxy-buffer-size":                     acceptAny,
-	"proxy-buffers-number":                  acceptAny,
-	"client-body-buffer-size":               acceptAny,
-	"proxy-max-temp-file-size":              acceptAny,
-	"from-to-www-redirect":                  func(s *settings, v string) error { return parseBool(v, &s.wwwRedirect) },
-	"auth-url":                              parseAuthURL,
-	"auth-method":                           parseAuthMethod,
-	"auth-signin":                           parseSignin,
-	"auth-signin-redirect-param":            func(s *settings, v string) error { return parseToken(v, &s.withExternal().param) },
-	"auth-response-headers":                 parseAuthResponseHeaders,
-	"auth-request-redirect":                 parseAuthRedirect,
-	"auth-proxy-set-headers":                func(s *settings, v string) error { return parseToken(v, &s.withExternal().headersOf) },
-	"auth-always-set-cookie":                func(s *settings, v string) error { return parseBool(v, &s.withExternal().keepCookie) },
-	"auth-cache-key":                        acceptAny, // every request is asked about
-	"auth-cache-duration":                   acceptAny,
-	"auth-keepalive":                        acceptAny, // connections are kept
-	"auth-keepalive-share-vars":             acceptAny,
-	"auth-keepalive-requests":               acceptAny,
-	"auth-keepalive-timeout":                acceptAny,
-	"auth-snippet":                          nil,
-	"auth-type":                             parseAuthType,
-	"auth-secret":                           parseAuthSecret,
-	"auth-secret-type":                      parseAuthSecretType,
-	"auth-realm":                            func(s *settings, v string) error { return parseHeaderText(v, &s.withAuth().realm) },
-	"configuration-snippet":                 nil,
-	"server-snippet":                        nil,
-	"limit-rps":                             func(s *settings, v string) error { return parseCount(v, &s.withLimits().rps) },
-	"limit-rpm":                             func(s *settings, v string) error { return parseCount(v, &s.withLimits().rpm) },
-	"limit-connections":                     func(s *settings, v string) error { return parseCount(v, &s.withLimits().connections) },
-	"limit-burst-multiplier":                parseMultiplier,
-	"limit-whitelist":                       parseLimitAllow,
-	"limit-allowlist":                       parseLimitAllow,
-	"custom-http-errors":                    nil,
-	"default-backend":                       nil,
-	"mirror-target":                         nil,
-	"auth-tls-secret":                       func(s *settings, v string) error { return parseToken(v, &s.withClientCerts().secret) },
-	"auth-tls-verify-client":                parseVerifyClient,
-	"auth-tls-verify-depth":                 func(s *settings, v string) error { return parseCount(v, &s.withClientCerts().depth) },
-	"auth-tls-error-page":                   parseErrorPage,
-	"auth-tls-match-cn":                     parseMatchCN,
-	"auth-tls-pass-certificate-to-upstream": func(s *settings, v string) error { return parseBool(v, &s.withClientCerts().pass) },
-	"enable-modsecurity":                    nil,
-	"upstream-hash-by":                      parseHashBy,
-	"custom-headers":                        func(s *settings, v string) error { return parseToken(v, &s.headersFrom) },
-	"load-balance":                          acceptAny,
-	"connection-proxy-header":               acceptAny,
-	"enable-global-auth":                    acceptAny,
-	"satisfy":                               parseSatisfy,
-	"enable-opentelemetry":                  acceptAny,
-	"session-cookie-change-on-failure":      acceptAny,
 }
 
 // protective annotations limit who may reach an application. When one of them
@@ -214,13 +110,11 @@ func parseAnnotations(annotations map[string]string) (settings, []string) {
 	slices.Sort(names)
 	for _, full := range names {
 		name := strings.TrimPrefix(full, annotationPrefix)
-		parse, known := annotationParsers[name]
 		var err error
-		switch {
-		case !known || parse == nil:
-			err = errors.New("not supported by this ingress")
-		default:
+		if parse := annotationParsers[name]; parse != nil {
 			err = parse(&s, annotations[full])
+		} else {
+			err = annotationProblem(name, annotations[full])
 		}
 		if err == nil {
 			continue
@@ -262,6 +156,16 @@ func (s *settings) finish(annotations map[string]string) (problems []string) {
 	if s.external, problem = s.external.finish(); problem != "" {
 		problems = append(problems, problem)
 	}
+	if e := s.errorPages; e != nil && e.service == "" {
+		s.errorPages = nil
+		problems = append(problems, annotationPrefix+"custom-http-errors: has no effect without default-backend, which names the Service that answers")
+	}
+	if s.mirror != nil && s.mirror.url == nil {
+		s.mirror = nil // without a target the others have no effect
+	}
+	if s.location.from == "off" || s.location.from == "default" || s.location.from == "" || s.location.to == "" {
+		s.location = replacement{}
+	}
 	if s.limits != nil && s.limits.connections+s.limits.rps+s.limits.rpm == 0 {
 		s.limits = nil
 	}
@@ -273,8 +177,6 @@ func (s *settings) finish(annotations map[string]string) (problems []string) {
 	}
 	return problems
 }
-
-func acceptAny(*settings, string) error { return nil }
 
 func parseBool(v string, to *bool) error {
 	b, err := strconv.ParseBool(strings.TrimSpace(v))

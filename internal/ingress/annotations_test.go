@@ -50,8 +50,12 @@ func TestBadAnnotationsNameThemselves(t *testing.T) {
 		{"canary", "maybe", `"maybe" is neither true nor false`, false},
 		{"canary-weight", "10", `has no effect without nginx.ingress.kubernetes.io/canary: "true"`, false},
 		{"rewrite-target", "x", `"x" does not start with a slash`, false},
-		{"configuration-snippet", "return 200;", "not supported by this ingress", false},
-		{"no-such-thing", "x", "not supported by this ingress", false},
+		{"configuration-snippet", "return 200;", "not supported by this ingress: pieces of nginx's configuration cannot be used", false},
+		{"enable-modsecurity", "true", "not supported by this ingress: there is no web application firewall here", false},
+		{"no-such-thing", "x", "ingress-nginx has no such annotation", false},
+		{"proxy-bodysize", "8m", "there is no such annotation; did you mean proxy-body-size?", false},
+		{"whitelist-source-ranges", "10.0.0.0/8", "there is no such annotation; did you mean whitelist-source-range?", false},
+		{"server_snippet", "return 200;", "did you mean server-snippet?", false},
 		{"whitelist-source-range", "10.0.0.0/99", "neither an address nor a CIDR range; the route is closed", true},
 		{"auth-url", "ldap://auth", "is not an http or https address; the route is closed", true},
 		{"auth-tls-verify-client", "maybe", "not one of on, off, optional, optional_no_ca; the route is closed", true},
@@ -63,6 +67,14 @@ func TestBadAnnotationsNameThemselves(t *testing.T) {
 		if set.denyAll != c.closed {
 			t.Errorf("%s: closed %v", c.name, set.denyAll)
 		}
+	}
+}
+
+// An annotation that asks for nothing is no problem.
+func TestUnsupportedThatAsksForNothing(t *testing.T) {
+	t.Parallel()
+	if _, problems := parseAnnotations(map[string]string{annotationPrefix + "enable-modsecurity": "false", annotationPrefix + "limit-rate": "0"}); len(problems) > 0 {
+		t.Errorf("problems %v", problems)
 	}
 }
 

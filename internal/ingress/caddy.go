@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,6 +46,8 @@ func (i *Ingress) registerModules() {
 	} {
 		caddy.RegisterModule(dynamicModule{caddy.ModuleInfo{ID: i.moduleID(m.namespace), New: m.module}})
 	}
+	withheld := &withheldModule{Ingress: i}
+	caddy.RegisterModule(dynamicModule{caddy.ModuleInfo{ID: withheld.CaddyModule().ID, New: func() caddy.Module { return withheld }}})
 }
 
 // dynamicModule hands Caddy the information to make a module.
@@ -163,7 +166,8 @@ type proxyKey struct {
 	protocol            protocol
 	connect, read, send time.Duration
 	vhost               string
-	ask                 bool // for the answer of an authentication service
+	ask                 bool   // for the answer's status and headers alone
+	withheld            string // statuses that error pages stand in for
 }
 
 // proxies holds Caddy's reverse proxy handlers, made when first needed and
@@ -184,8 +188,9 @@ func newProxies(i *Ingress) *proxies {
 func (p *proxies) get(ctx context.Context, set *settings, ask bool) (*reverseproxy.Handler, error) {
 	k := proxyKey{protocol: set.protocol, connect: set.connectTimeout, read: set.readTimeout, send: set.sendTimeout, ask: ask}
 	if set.protocol == protoHTTPS || set.protocol == protoGRPCS {
-		k.vhost = set.upstreamVhost
+		k.vhost = cmp.Or(set.sslName, set.upstreamVhost)
 	}
+	k.withheld = set.errorPages.withheld()
 	select {
 	case p.mu <- struct{}{}:
 		defer func() { <-p.mu }()
@@ -195,7 +200,7 @@ func (p *proxies) get(ctx context.Context, set *settings, ask bool) (*reversepro
 	if h := p.byKey[k]; h != nil {
 		return h, nil
 	}
-	raw, err := json.Marshal(p.config(k))
+	raw, err := json.Marshal(p.config(k, set.errorPages))
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +213,7 @@ func (p *proxies) get(ctx context.Context, set *settings, ask bool) (*reversepro
 	return h, nil
 }
 
-func (p *proxies) config(k proxyKey) object {
+func (p *proxies) config(k proxyKey, pages *errorPages) object {
 	transport := object{
 		"protocol":      "http",
 		"compression":   false, // what the client and the backend agree on passes through
@@ -250,6 +255,12 @@ func (p *proxies) config(k proxyKey) object {
 			"retry_match":  []object{{"method": []string{"GET", "HEAD", "OPTIONS"}}},
 		},
 	}
+	if k.withheld != "" {
+		config["handle_response"] = []object{{
+			"match":  object{"status_code": pages.codes},
+			"routes": []object{{"handle": []object{{"handler": p.i.id + "_withheld"}}}},
+		}}
+	}
 	if k.ask { // status and headers are the answer; the body is not read
 		config["handle_response"] = []object{{"routes": []object{{"handle": []object{
 			{"handler": "copy_response_headers"},
@@ -281,6 +292,9 @@ type attempt struct {
 	problem string    // why there is no address, for the answer
 	hash    string    // chooses the endpoint where hashed is set
 	hashed  bool
+	// withheld is the status of an answer that an error page replaces; 0 for
+	// one that was passed on.
+	withheld int
 }
 
 type attemptKey struct{}

@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
-	networkingv1 "k8s.io/api/networking/v1"
 )
 
 // externalAuth is what auth-url asks for: every request is first put, without
@@ -22,10 +18,7 @@ import (
 // answers count is ingress-nginx's contract, so that oauth2-proxy and its like
 // need no other settings.
 type externalAuth struct {
-	url        text
-	host       string // of the URL, without its port; empty when it varies
-	port       int    // 0: the scheme's
-	https      bool
+	destination
 	method     string
 	signin     string // as given
 	param      string // auth-signin-redirect-param
@@ -34,8 +27,7 @@ type externalAuth struct {
 	copied     []string
 	keepCookie bool // pass Set-Cookie on with every answer
 	headers    http.Header
-	headersOf  string   // a ConfigMap with headers for the service
-	backend    *backend // of a Service; nil when it is served here or outside
+	headersOf  string // a ConfigMap with headers for the service
 }
 
 func (s *settings) withExternal() *externalAuth {
@@ -45,38 +37,10 @@ func (s *settings) withExternal() *externalAuth {
 	return s.external
 }
 
-func parseAuthURL(s *settings, v string) error {
-	v = strings.TrimSpace(v)
-	scheme, rest, ok := strings.Cut(v, "://")
-	if !ok || scheme != "http" && scheme != "https" && scheme != "$scheme" && scheme != "$pass_access_scheme" {
-		return fmt.Errorf("%q is not an http or https address", v)
-	}
-	host := rest
-	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
-		host = rest[:i]
-	}
-	address, err := parseText(v)
-	if err != nil {
-		return err
-	}
+func parseAuthURL(s *settings, v string) (err error) {
 	e := s.withExternal()
-	switch {
-	case strings.Contains(host, "$"):
-		// A client chooses the Host header: such an address is looked for
-		// among the hosts that are served here, and nowhere else.
-		if h := strings.Trim(host, "${}"); h != "host" && h != "http_host" && h != "best_http_host" {
-			return fmt.Errorf("%q names its host by a variable other than $host", v)
-		}
-	default:
-		u, err := url.Parse("http://" + host)
-		if err != nil || u.Hostname() == "" || u.User != nil {
-			return fmt.Errorf("%q has no host", v)
-		}
-		e.host = strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
-		e.port, _ = strconv.Atoi(u.Port()) // url.Parse takes only digits; 0 without
-	}
-	e.url, e.https = address, scheme == "https"
-	return nil
+	e.destination, err = parseDestination(v)
+	return err
 }
 
 func parseAuthMethod(s *settings, v string) error {
@@ -149,35 +113,9 @@ func (b *builder) addExternal(p parsedIngress) {
 		return
 	}
 	e.headers = b.headersFrom(p, "auth-proxy-set-headers", e.headersOf)
-	namespace, name, ok := b.serviceOf(e.host)
-	if !ok {
-		return
-	}
-	port := e.port
-	if port == 0 {
-		port = 80
-		if e.https {
-			port = 443
-		}
-	}
-	var problem string
-	e.backend, problem = b.backendFor(namespace, networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: name, Port: networkingv1.ServiceBackendPort{Number: int32(port)}}})
-	if problem != "" {
+	if problem := b.find(&e.destination); problem != "" {
 		b.problem(p.key, annotationPrefix+"auth-url: "+problem+"; nobody is let in until this is put right")
 	}
-}
-
-// serviceOf reads a cluster's name of a Service: name.namespace.svc, with or
-// without the cluster's domain, and name.namespace where there is such one.
-func (b *builder) serviceOf(host string) (namespace, name string, ok bool) {
-	parts := strings.Split(host, ".")
-	switch {
-	case len(parts) >= 3 && parts[2] == "svc" && (len(parts) == 3 || strings.HasSuffix(host, ".svc.cluster.local") || b.services[parts[1]+"/"+parts[0]] != nil):
-		return parts[1], parts[0], true
-	case len(parts) == 2 && b.services[parts[1]+"/"+parts[0]] != nil:
-		return parts[1], parts[0], true
-	}
-	return "", "", false
 }
 
 type askingKey struct{}
@@ -192,7 +130,7 @@ type verdict struct {
 func (v verdict) permits() bool { return v.err == nil && v.status >= 200 && v.status < 300 }
 
 // ask puts a request to the service that auth-url names.
-func (h *handler) ask(t *table, route *route, r *http.Request) verdict {
+func (h *handler) ask(route *route, r *http.Request) verdict {
 	e := route.set.external
 	u, err := url.Parse(e.url.of(r))
 	if err != nil {
@@ -207,21 +145,7 @@ func (h *handler) ask(t *table, route *route, r *http.Request) verdict {
 	}
 	question := e.question(ctx, u, r)
 	w := &answerWriter{header: http.Header{}}
-	host := hostname(u.Host)
-	switch {
-	case e.backend != nil:
-		err = h.askBackend(w, question, u, &attempt{key: e.backend.key, set: route.set})
-	case h.servedHere(t, e, u):
-		err = h.askHere(w, question)
-	case e.host == "":
-		err = fmt.Errorf("no Ingress serves %s%s", clipped(host, 256), u.Path)
-	default:
-		port := u.Port()
-		if port == "" {
-			port = map[bool]string{true: "443", false: "80"}[u.Scheme == "https"]
-		}
-		err = h.askBackend(w, question, u, &attempt{set: route.set, direct: &endpoint{addr: net.JoinHostPort(host, port), external: true}})
-	}
+	err = h.put(&e.destination, route.set, w, question, u, "")
 	if err == nil && w.status == 0 {
 		err = errors.New("it did not answer")
 	}
@@ -231,13 +155,8 @@ func (h *handler) ask(t *table, route *route, r *http.Request) verdict {
 // question makes the request that an authentication service gets.
 func (e *externalAuth) question(ctx context.Context, u *url.URL, r *http.Request) *http.Request {
 	q := r.Clone(ctx)
-	q.Method, q.URL, q.Host, q.RequestURI = e.method, &url.URL{Path: u.Path, RawPath: u.RawPath, RawQuery: u.RawQuery}, u.Host, u.RequestURI()
-	if q.URL.Path == "" {
-		q.URL.Path = "/"
-	}
-	if u.Scheme == "https" && q.TLS == nil {
-		q.TLS = impliedTLS(hostname(u.Host))
-	}
+	q.Method = e.method
+	address(q, u)
 	q.Body, q.ContentLength, q.TransferEncoding, q.Trailer = http.NoBody, 0, nil, nil
 	for _, name := range notAsked {
 		q.Header.Del(name)
@@ -262,56 +181,6 @@ func (e *externalAuth) question(ctx context.Context, u *url.URL, r *http.Request
 // notAsked belongs to the request's body, to its connection, or to what the
 // client has of the answer already.
 var notAsked = append([]string{"Content-Encoding", "Expect", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since", "Range"}, connectionHeaders...)
-
-// servedHere reports whether the address leads back to this ingress, which
-// then asks its own handler: no name has to be resolved for that, and no
-// certificate to be trusted.
-func (h *handler) servedHere(t *table, e *externalAuth, u *url.URL) bool {
-	if port := u.Port(); port != "" && port != strconv.Itoa(portOf(h.cfg.HTTPAddr)) && port != strconv.Itoa(portOf(h.cfg.HTTPSAddr)) {
-		return false
-	}
-	host := hostname(u.Host)
-	if h.cfg.Platform != nil && h.isPlatform(t, host) {
-		return true
-	}
-	if e.host != "" { // an Ingress for any host does not make every name ours
-		return t.vhostFor(host) != nil
-	}
-	path, ok := normalPath(u.Path)
-	return ok && t.match(host, path) != nil
-}
-
-func (h *handler) askHere(w http.ResponseWriter, q *http.Request) (err error) {
-	defer func() {
-		if p := recover(); p == http.ErrAbortHandler {
-			err = errors.New("it broke off its answer")
-		} else if p != nil {
-			panic(p)
-		}
-	}()
-	return h.ServeHTTP(w, q, nil)
-}
-
-func (h *handler) askBackend(w http.ResponseWriter, q *http.Request, u *url.URL, a *attempt) error {
-	set := *a.set
-	set.protocol, set.upstreamVhost = protoHTTP, ""
-	if u.Scheme == "https" {
-		set.protocol, set.upstreamVhost = protoHTTPS, hostname(u.Host)
-	}
-	proxy, err := h.proxies.Load().get(q.Context(), &set, true)
-	if err != nil {
-		return err
-	}
-	q = q.WithContext(context.WithValue(q.Context(), attemptKey{}, a))
-	err = proxy.ServeHTTP(w, q, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
-	if err != nil && a.problem != "" {
-		return errors.New(a.problem)
-	}
-	if err != nil && a.last == nil {
-		return errors.New("it has no ready endpoint")
-	}
-	return err
-}
 
 // answerWriter keeps status and headers of an answer, and drops its body.
 type answerWriter struct {

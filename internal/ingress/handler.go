@@ -96,8 +96,11 @@ func (h *handler) noRoute(t *table, w http.ResponseWriter, r *http.Request, host
 	refuse(w, http.StatusNotFound, "No Ingress serves this host.")
 }
 
-// refuse answers with a short plain text.
+// refuse answers with a short plain text, or the route's error page.
 func refuse(w http.ResponseWriter, status int, text string) {
+	if rec, ok := w.(*recorder); ok && rec.replaced(status) {
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
@@ -125,6 +128,7 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 	if set.headers != nil {
 		rec.onHeader(func(header http.Header) { maps.Copy(header, set.headers) })
 	}
+	pages := h.errorPage(route, &o, rec, r)
 	if h.early(t, route, rec, r) {
 		return
 	}
@@ -145,11 +149,15 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 		}
 		r.Body = http.MaxBytesReader(rec, r.Body, limit)
 	}
+	defer h.mirror(route, r)()
+	prepare(route, r)
 	if len(be.endpoints) == 0 && time.Since(be.emptySince) > holdEmpty {
+		if pages.fallback() {
+			return
+		}
 		refuse(rec, http.StatusServiceUnavailable, noEndpoints(be))
 		return
 	}
-	prepare(route, r)
 	proxy, err := h.proxies.Load().get(r.Context(), set, false)
 	if err != nil {
 		h.log.Error("no reverse proxy", "ingress", route.ingress, "err", err)
@@ -164,10 +172,18 @@ func (h *handler) serveRoute(t *table, route *route, w http.ResponseWriter, r *h
 	if set.affinity != nil {
 		rec.onHeader(func(header http.Header) { setAffinity(header, set.affinity, a, r) })
 	}
-	err = proxy.ServeHTTP(rec, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+	if set.replaces() {
+		rec.onHeader(set.replace)
+	}
+	err = proxy.ServeHTTP(rec, r, nothingMore)
 	o.endpoint = a.last
-	if err != nil {
+	switch {
+	case err != nil && a.last == nil && a.problem == "" && pages.fallback():
+	case err != nil:
 		h.failed(route, be, a, rec, r, err)
+	case a.withheld != 0 && rec.status == 0:
+		o.status = a.withheld
+		refuse(rec, a.withheld, "The application answered with an error, and there is no page for it at the moment.")
 	}
 }
 
@@ -417,6 +433,15 @@ type recorder struct {
 	bytes  int64               // of the body
 	user   string              // who was admitted; empty when nobody asked
 	before []func(http.Header) // called once, before the final headers are written
+	// instead answers a refusal in another way; it reports whether it did.
+	instead func(status int) bool
+}
+
+// replaced reports whether the refusal has another answer.
+func (r *recorder) replaced(status int) bool {
+	instead := r.instead
+	r.instead = nil // the other answer may be refused too
+	return instead != nil && r.status == 0 && instead(status)
 }
 
 // onHeader has f see the final headers before they are written.

@@ -89,6 +89,7 @@ type Ingress struct {
 	metrics  *requestMetrics
 	certs    atomic.Pointer[certificates] // of the current Run, as proxies
 	proxies  atomic.Pointer[proxies]
+	mirrors  atomic.Pointer[mirrors]
 	watch    *watcher
 	serving  chan struct{} // closed when Caddy serves for the first time
 	once     sync.Once
@@ -147,6 +148,8 @@ func New(cfg Config) (*Ingress, error) {
 func (i *Ingress) Run(ctx context.Context) error {
 	i.certs.Store(newCertificates(i))
 	i.proxies.Store(newProxies(i))
+	mirrors := newMirrors(ctx, i.log)
+	i.mirrors.Store(mirrors)
 	if inputs, err := readSnapshot(i.snapshotPath()); err != nil {
 		i.log.Warn("the routes of the last run cannot be read; waiting for the cluster", "err", err)
 	} else if inputs != nil {
@@ -176,6 +179,7 @@ func (i *Ingress) Run(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	err := i.stop()
+	mirrors.close()
 	wg.Wait()
 	return err
 }

@@ -18,6 +18,7 @@ type requestMetrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	weight   *prometheus.GaugeVec
+	mirrored *prometheus.CounterVec
 
 	mu   sync.Mutex
 	seen map[seriesKey]time.Time // when a revision left the table; zero while it is there
@@ -32,6 +33,7 @@ type outcome struct {
 	backend  *backend
 	endpoint *endpoint // nil when none was tried
 	canary   bool
+	status   int // what an error page stands for; 0 without one
 }
 
 func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
@@ -50,13 +52,24 @@ func newRequestMetrics(reg prometheus.Registerer) *requestMetrics {
 			Name: "slipway_ingress_canary_weight",
 			Help: "Share of a route's requests that its canary is to get, from 0 to 1.",
 		}, []string{"namespace", "ingress", "service"}),
+		mirrored: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "slipway_ingress_mirrored_requests_total",
+			Help: "Requests of an Ingress with mirror-target, by what became of their copies: sent (and answered, with whatever status), failed, or dropped (body too large or cut off, or too many copies at a time).",
+		}, []string{"namespace", "ingress", "result"}),
 		seen: map[seriesKey]time.Time{},
 	}
-	reg.MustRegister(m.requests, m.duration, m.weight)
+	reg.MustRegister(m.requests, m.duration, m.weight, m.mirrored)
 	return m
 }
 
+func (m *requestMetrics) mirror(route *route, result string) {
+	m.mirrored.WithLabelValues(route.namespace, route.name, result).Inc()
+}
+
 func (m *requestMetrics) request(o *outcome, status int, took time.Duration) {
+	if o.status != 0 {
+		status = o.status
+	}
 	if status == 0 {
 		status = 499 // the client went away before an answer
 	}

@@ -288,6 +288,8 @@ func (b *builder) addIngress(p parsedIngress) {
 	b.addTLS(p, secured)
 	b.addAuth(p)
 	b.addExternal(p)
+	b.addErrorPages(p)
+	b.addMirror(p)
 	p.set.headers = b.headersFrom(p, "custom-headers", p.set.headersFrom)
 	var hosts []string
 	for _, rp := range paths {
