@@ -26,6 +26,8 @@ type accessEntry struct {
 type accessMeta struct {
 	ProjectID   int64  `json:"project_id"`
 	ProjectPath string `json:"project_path"`
+	// Level is what the project's protection rules ask for.
+	Level delivery.Role `json:"level,omitempty"`
 }
 
 func (e accessEntry) allows(action string) bool {
@@ -76,7 +78,7 @@ func (r *Registry) grant(ctx context.Context, who delivery.Identity, name string
 	if err != nil {
 		return entry, err
 	}
-	entry.Meta = &accessMeta{ProjectID: project.ID, ProjectPath: project.FullPath}
+	entry.Meta = &accessMeta{ProjectID: project.ID, ProjectPath: project.FullPath, Level: levelOf(who, role)}
 	entry.Actions = only(want, func(a string) bool { return mayAct(who, project, role, a) })
 	return entry, nil
 }

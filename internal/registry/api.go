@@ -32,6 +32,7 @@ func (r *Registry) Routes(rt *api.Router, host string) {
 	rt.Handle("GET /projects/{project}/registry/cleanup_policy", write, h.policy)
 	rt.Handle("PUT /projects/{project}/registry/cleanup_policy", api.Need{Role: delivery.Maintainer}, h.setPolicy)
 	rt.Handle("POST /projects/{project}/registry/cleanup_policy/preview", write, h.previewPolicy)
+	h.protectionRoutes(rt)
 	rt.Handle("GET /registry/repositories/{repository}", api.Need{Anyone: true, Scopes: []string{"read_api", "read_registry"}}, h.repository)
 	rt.Handle("POST /registry/collect", admin, h.collect)
 	rt.Handle("GET /registry/cache", admin, h.cache)
@@ -187,7 +188,7 @@ func (h *routes) deleteRepository(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.r.DeleteRepository(r.Context(), repo.ID); err != nil {
+	if err := h.r.RemoveRepository(r.Context(), callerOf(r), repo); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusAccepted)
@@ -228,7 +229,7 @@ func (h *routes) deleteTag(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.r.DeleteTag(r.Context(), repo.ID, r.PathValue("tag")); err != nil {
+	if err := h.r.RemoveTag(r.Context(), callerOf(r), repo, r.PathValue("tag")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusOK)
@@ -272,7 +273,14 @@ func (h *routes) deleteTags(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return delivery.Errorf(delivery.Invalid, "name_regex_delete or name_regex_keep is not a valid regular expression")
 	}
-	for _, t := range expired {
+	g, err := h.r.guard(r.Context(), callerOf(r))
+	if err == nil {
+		err = g.delete(repo.Path)
+	}
+	if err != nil {
+		return err
+	}
+	for _, t := range g.unprotected(expired) {
 		if err := h.r.DeleteTag(r.Context(), repo.ID, t.Name); err != nil && !delivery.IsNotFound(err) {
 			return err
 		}
@@ -339,7 +347,7 @@ func (h *routes) deleteImage(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.r.DeleteImage(r.Context(), repo.ID, r.PathValue("image")); err != nil {
+	if err := h.r.RemoveImage(r.Context(), callerOf(r), repo, r.PathValue("image")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

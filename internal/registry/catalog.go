@@ -139,6 +139,15 @@ func (r *Registry) DeleteProject(ctx context.Context, projectID int64) error {
 			return err
 		}
 	}
+	rules, err := r.index.Protections(ctx, projectID)
+	if err != nil {
+		return err
+	}
+	for _, p := range rules {
+		if err := r.index.DeleteProtection(ctx, projectID, p.ID); err != nil && !delivery.IsNotFound(err) {
+			return err
+		}
+	}
 	return nil
 }
 

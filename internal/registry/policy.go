@@ -50,6 +50,10 @@ func (r *Registry) Preview(ctx context.Context, p Policy) ([]Expiring, error) {
 	if err != nil {
 		return nil, err
 	}
+	g, err := r.guard(ctx, Caller{Project: delivery.Project{ID: p.ProjectID}})
+	if err != nil {
+		return nil, err
+	}
 	repos, err := r.index.Repositories(ctx, p.ProjectID)
 	if err != nil {
 		return nil, err
@@ -64,7 +68,7 @@ func (r *Registry) Preview(ctx context.Context, p Policy) ([]Expiring, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, t := range expired {
+		for _, t := range g.unprotected(expired) {
 			out = append(out, Expiring{repo.Path, t})
 		}
 	}
@@ -139,6 +143,10 @@ func (r *Registry) applyPolicy(ctx context.Context, p Policy, used inUse) (int, 
 	if err != nil {
 		return 0, err
 	}
+	g, err := r.guard(ctx, Caller{Project: delivery.Project{ID: p.ProjectID}})
+	if err != nil {
+		return 0, err
+	}
 	removed := 0
 	for _, repo := range repos {
 		tags, err := r.index.Tags(ctx, repo.ID)
@@ -149,7 +157,7 @@ func (r *Registry) applyPolicy(ctx context.Context, p Policy, used inUse) (int, 
 		if err != nil {
 			return removed, err
 		}
-		for _, t := range expired {
+		for _, t := range g.unprotected(expired) {
 			if err := r.DeleteTag(ctx, repo.ID, t.Name); err != nil && !delivery.IsNotFound(err) {
 				return removed, err
 			}

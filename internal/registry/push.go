@@ -46,6 +46,11 @@ func (r *Registry) putManifest(w http.ResponseWriter, req *http.Request, c *clai
 		return err
 	}
 	dgst := string(digest.FromBytes(raw))
+	release, err := r.admitTag(req.Context(), c, rt, dgst)
+	if err != nil {
+		return err
+	}
+	defer release()
 	r.root.seen.note(append(doc.digests(), dgst)...)
 	req.Body = io.NopCloser(bytes.NewReader(raw))
 	req.ContentLength = int64(len(raw))
@@ -84,7 +89,10 @@ func (r *Registry) record(ctx context.Context, c *claims, projectID int64, rt ro
 	return r.index.RecordPush(ctx, image, tag, r.now())
 }
 
-func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, rt route) error {
+func (r *Registry) deleteManifest(w http.ResponseWriter, req *http.Request, c *claims, rt route) error {
+	if err := r.admitDelete(req.Context(), c, rt); err != nil {
+		return err
+	}
 	answer := newBuffered()
 	r.engine.ServeHTTP(answer, req)
 	if answer.status == http.StatusAccepted || answer.status == http.StatusNotFound {

@@ -84,6 +84,7 @@ type Registry struct {
 	engine http.Handler // distribution's handler on root
 
 	collecting sync.Mutex // one collection at a time
+	tagging    sync.Mutex // one push of an immutable tag at a time
 	started    time.Time
 	cancel     context.CancelFunc
 	apps       []*handlers.App

@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// people is the accounts and projects of the tests: the user "dev" is developer
-// and "rep" reporter of every project, "nobody" is a member of none, "admin" an
+// people is the accounts and projects of the tests: the user "own" is owner,
+// "main" maintainer, "dev" developer and "rep" reporter of every project, "nobody" is a member of none, "admin" an
 // administrator; each has its name as password. A job token is "job-<project
 // id>". Projects are created by name.
 type people struct {
@@ -51,6 +51,7 @@ func (p *people) add(path string, visibility delivery.Visibility) delivery.Proje
 
 var users = map[string]*delivery.User{
 	"dev": {ID: 1, Username: "dev"}, "rep": {ID: 2, Username: "rep"}, "nobody": {ID: 3, Username: "nobody"}, "admin": {ID: 4, Username: "admin", Admin: true},
+	"main": {ID: 5, Username: "main"}, "own": {ID: 6, Username: "own"},
 }
 
 func (p *people) SignIn(_ context.Context, username, secret string) (delivery.Identity, error) {
@@ -77,6 +78,10 @@ func (p *people) VisibleProject(_ context.Context, who delivery.Identity, ref st
 		switch {
 		case who.Kind == delivery.SystemActor || who.User != nil && who.User.Admin:
 			role = delivery.Owner
+		case who.User != nil && who.User.Username == "own":
+			role = delivery.Owner
+		case who.User != nil && who.User.Username == "main":
+			role = delivery.Maintainer
 		case who.User != nil && who.User.Username == "dev":
 			role = delivery.Developer
 		case who.User != nil && who.User.Username == "rep":

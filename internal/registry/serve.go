@@ -53,7 +53,7 @@ func (r *Registry) serveRepository(w http.ResponseWriter, req *http.Request, c *
 	case rt.kind == routeManifest && req.Method == http.MethodPut:
 		return r.putManifest(w, req, c, rt)
 	case rt.kind == routeManifest && req.Method == http.MethodDelete:
-		return r.deleteManifest(w, req, rt)
+		return r.deleteManifest(w, req, c, rt)
 	case rt.kind == routeReferrers:
 		return r.serveReferrers(w, req, rt)
 	case rt.kind == routeBlob && req.Method == http.MethodDelete:
@@ -77,6 +77,17 @@ func (r *Registry) admitUpload(req *http.Request, c *claims, rt route) error {
 	}
 	q := req.URL.Query()
 	if req.Method == http.MethodPost {
+		by, err := c.caller(rt.name)
+		if err != nil {
+			return err
+		}
+		g, err := r.guard(req.Context(), by)
+		if err == nil {
+			err = g.push(rt.name)
+		}
+		if err != nil {
+			return err
+		}
 		if err := r.checkQuota(req.Context(), c, rt.name, nil); err != nil {
 			return err
 		}

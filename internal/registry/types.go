@@ -87,7 +87,8 @@ func (i Image) Layers() []Descriptor {
 // Policy says which tags of a project go without being asked: GitLab's
 // container expiration policy. A tag is removed when it matches NameRegex, does
 // not match KeepRegex, is not among the KeepN newest of its repository, is
-// older than OlderThan, is not "latest", and is used by nothing in the cluster.
+// older than OlderThan, is not "latest", is used by nothing in the cluster, and
+// matches no protection rule.
 type Policy struct {
 	ProjectID int64
 	Enabled   bool
@@ -144,6 +145,16 @@ type Index interface {
 	ProjectSize(ctx context.Context, projectID int64) (int64, error)
 	// Missing returns those of the digests that no image of the project references.
 	Missing(ctx context.Context, projectID int64, digests []string) ([]string, error)
+
+	// Protections lists the rules of a project in the order they were added.
+	Protections(ctx context.Context, projectID int64) ([]Protection, error)
+	// AddProtection adds a rule, unless the project has as many of its kind, and
+	// returns its id. That, and a pattern that is taken, is an error of kind
+	// Conflict. atMost 0 sets no limit.
+	AddProtection(ctx context.Context, p Protection, atMost int) (int64, error)
+	// SetProtection changes pattern and levels of the rule with p's id.
+	SetProtection(ctx context.Context, p Protection) error
+	DeleteProtection(ctx context.Context, projectID, id int64) error
 
 	Policy(ctx context.Context, projectID int64) (Policy, error) // the zero Policy when none is set
 	SetPolicy(ctx context.Context, p Policy) error
