@@ -69,8 +69,7 @@ func (in protectionJSON) apply(p *Protection, project delivery.Project) error {
 func BelowProject(pattern string, project delivery.Project) (string, error) {
 	rest, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(pattern)), strings.ToLower(project.FullPath))
 	if !ok {
-		return "", &delivery.Error{Kind: delivery.Invalid, Message: "The protection rule is not valid.",
-			Fields: map[string][]string{PatternField(false): {"should start with the project's full path " + strings.ToLower(project.FullPath)}}}
+		return "", invalid("The protection rule", map[string][]string{PatternField(false): {"should start with the project's full path " + strings.ToLower(project.FullPath)}})
 	}
 	return rest, nil
 }

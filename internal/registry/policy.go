@@ -3,8 +3,11 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -95,10 +98,22 @@ func (p Policy) check() error {
 	if p.Enabled && p.NameRegex == "" {
 		fields["name_regex"] = []string{"must say which tags may go, for example .*"}
 	}
-	if len(fields) > 0 {
-		return &delivery.Error{Kind: delivery.Invalid, Message: "The clean-up policy is not valid.", Fields: fields}
+	return invalid("The clean-up policy", fields)
+}
+
+// invalid is an error of kind Invalid that says what is wrong with which field,
+// or nil.
+func invalid(what string, fields map[string][]string) error {
+	if len(fields) == 0 {
+		return nil
 	}
-	return nil
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		for _, why := range fields[name] {
+			words = append(words, strings.TrimPrefix(name+" "+why, "base "))
+		}
+	}
+	return &delivery.Error{Kind: delivery.Invalid, Message: what + " is not valid: " + strings.Join(words, "; "), Fields: fields}
 }
 
 // anchored compiles an expression that must match the whole name, as GitLab's

@@ -198,16 +198,28 @@ func (p Protection) check() error {
 	case p.Push == 0 && p.Delete == 0:
 		wrong("base", "A rule must have at least a minimum access role for push or delete.")
 	}
-	if len(fields) > 0 {
-		return &delivery.Error{Kind: delivery.Invalid, Message: "The protection rule is not valid.", Fields: fields}
-	}
-	return nil
+	return invalid("The protection rule", fields)
 }
 
 // Matches reports whether a rule of tags is about a tag.
 func (p Protection) Matches(tag string) bool {
 	expr, err := regexp.Compile(p.Pattern)
 	return p.Tags && (err != nil || expr.MatchString(tag)) // a rule that cannot be read protects
+}
+
+// ProtectionOf is "immutable" or "protected" for a tag that one of the rules is
+// about, and empty for others.
+func ProtectionOf(rules []Protection, tag string) string {
+	found := ""
+	for _, p := range rules {
+		if !p.Matches(tag) {
+			continue
+		}
+		if found = "protected"; p.Immutable {
+			return "immutable"
+		}
+	}
+	return found
 }
 
 // covers reports whether a rule of repositories is about one, of which rest is

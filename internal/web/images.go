@@ -152,8 +152,9 @@ func (s *Server) imageRepository(r *Request) (registry.Repository, error) {
 
 type imageTag struct {
 	registry.Tag
-	By   string
-	Scan *scan.Scan
+	By        string
+	Scan      *scan.Scan
+	Protected string // "protected" or "immutable", or empty
 }
 
 type imageTagsView struct {
@@ -189,6 +190,10 @@ func (s *Server) imageTagsPage(w http.ResponseWriter, r *Request) error {
 	v.Total = len(tags)
 	v.Prev, v.Next = pagerLinks(r, page, page*tagsPerPage < len(tags))
 	from := min((page-1)*tagsPerPage, len(tags))
+	rules, err := s.Registry.Protections(ctx, r.Project.ID)
+	if err != nil {
+		return err
+	}
 	scans := map[string]*scan.Scan{} // many tags may stand for one image
 	for _, tag := range tags[from:min(from+tagsPerPage, len(tags))] {
 		if _, ok := scans[tag.Digest]; !ok {
@@ -196,7 +201,7 @@ func (s *Server) imageTagsPage(w http.ResponseWriter, r *Request) error {
 				return err
 			}
 		}
-		v.Tags = append(v.Tags, imageTag{Tag: tag, By: s.userName(ctx, tag.UserID), Scan: scans[tag.Digest]})
+		v.Tags = append(v.Tags, imageTag{Tag: tag, By: s.userName(ctx, tag.UserID), Scan: scans[tag.Digest], Protected: registry.ProtectionOf(rules, tag.Name)})
 	}
 	if page > 1 || v.Search != "" {
 		return s.render(w, r, http.StatusOK, "imagetags", Page{Title: repo.Path, Active: "registry", Data: v})
@@ -380,7 +385,7 @@ func (s *Server) deleteImageTag(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	tag := r.PathValue("tag")
-	if err := s.Registry.DeleteTag(r.Context(), repo.ID, tag); err != nil {
+	if err := s.Registry.RemoveTag(r.Context(), imageCaller(r), repo, tag); err != nil {
 		return err
 	}
 	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry", strconv.FormatInt(repo.ID, 10)), "The tag "+tag+" is gone. Its image goes with the next clean-up if nothing needs it.")
@@ -394,7 +399,7 @@ func (s *Server) deleteImageRepository(w http.ResponseWriter, r *Request) error 
 	if r.FormValue("confirm") != repo.Path {
 		return &delivery.Error{Kind: delivery.Invalid, Message: "The repository was not removed: its path was not typed in full."}
 	}
-	if err := s.Registry.DeleteRepository(r.Context(), repo.ID); err != nil {
+	if err := s.Registry.RemoveRepository(r.Context(), imageCaller(r), repo); err != nil {
 		return err
 	}
 	return redirect(w, r, projectPath(r.Project.FullPath, "container_registry"), "The repository "+repo.Path+" is gone.")

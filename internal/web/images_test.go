@@ -3,6 +3,7 @@ package web
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func TestImagePages(t *testing.T) {
 		t.Error("the preview of a policy lacks its tags or its button")
 	}
 
-	doc = page(t, "imagetags", delivery.Developer, imageTagsView{Host: "h:1", Repository: repo, MayDelete: true, Tags: []imageTag{{registry.Tag{Name: "v1", Digest: digest, JobID: 7, PushedAt: now}, "", scanned}}, Untagged: []registry.Image{image}})
+	doc = page(t, "imagetags", delivery.Developer, imageTagsView{Host: "h:1", Repository: repo, MayDelete: true, Tags: []imageTag{{registry.Tag{Name: "v1", Digest: digest, JobID: 7, PushedAt: now}, "", scanned, ""}}, Untagged: []registry.Image{image}})
 	if doc.Find("a[href='/team/app/-/jobs/7']").Length() != 1 || doc.Find(".s-critical").Text() != "2 critical" || doc.Find("form[action$='tags/v1/delete']").Length() != 1 {
 		t.Error("the list of tags lacks the job, the scan or the removal")
 	}
@@ -91,5 +92,29 @@ func TestImagePages(t *testing.T) {
 	failed := &scan.Scan{Status: scan.Failed, Error: "There is no vulnerability database."}
 	if got := page(t, "image", delivery.Reporter, imageView{Repository: repo, Image: image, Scan: failed}).Find(".alert").Text(); got != failed.Error {
 		t.Errorf("a failed scan says %q", got)
+	}
+}
+
+func TestImageProtectionsPage(t *testing.T) {
+	t.Parallel()
+	rules := imageProtectionsView{Base: "/team/app/-/settings/registry", Path: "team/app", Error: "has already been taken", Tag: "^v",
+		Repositories: []registry.Protection{{ID: 1, Pattern: "/prod-*", Push: delivery.Maintainer}},
+		Tags:         []registry.Protection{{ID: 2, Tags: true, Pattern: "^v", Push: delivery.Owner, Delete: registry.Administrator}, {ID: 3, Tags: true, Pattern: "x", Immutable: true}}}
+	doc := page(t, "image_protections", delivery.Maintainer, rules)
+	if got := doc.Find("#tags tbody tr").First().Find("td").Slice(1, 3).Text(); got != "ownersadministrators" {
+		t.Errorf("levels of a tag rule: %s", got)
+	}
+	if got := doc.Find("#repositories tbody td").Text(); got != "team/app/prod-*maintainers and abovedevelopers and aboveDelete" {
+		t.Errorf("the repository rule: %s", got)
+	}
+	if doc.Find("#tags .badge").Text() != "immutable" || doc.Find("#tags form[action$='unprotect']").Length() != 1 || doc.Find("option[value=immutable]").Length() != 0 {
+		t.Error("a maintainer may make or delete a rule for immutable tags")
+	}
+	if doc.Find("#tags input[name=pattern]").AttrOr("value", "") != "^v" || !strings.Contains(doc.Text(), "has already been taken") {
+		t.Error("what was typed, or why it was refused, is lost")
+	}
+	rules.MayImmutable = true
+	if doc = page(t, "image_protections", delivery.Owner, rules); doc.Find("#tags form[action$='unprotect']").Length() != 2 || doc.Find("option[value=immutable]").Length() != 1 {
+		t.Error("an owner cannot make or delete a rule for immutable tags")
 	}
 }

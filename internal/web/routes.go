@@ -33,6 +33,7 @@ func (s *Server) routes() {
 	}
 	if s.Registry != nil {
 		s.imageRoutes()
+		s.imageProtectionRoutes()
 	}
 	s.scanRoutes()
 	s.handle("/", func(http.ResponseWriter, *Request) error { return notFound() })
