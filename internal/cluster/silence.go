@@ -1,6 +1,11 @@
 package cluster
 
-import "k8s.io/component-base/metrics"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/component-base/metrics"
+
+	"github.com/slipwayhq/slipway/internal/grpccalls"
+)
 
 // silent are the histograms of the components that are not kept: one for every
 // kind of object, verb and size, they were half of the 24,000 series that each
@@ -28,8 +33,10 @@ var etcdLabels = map[string]string{
 	"etcd_request_duration_seconds,resource": "",
 }
 
-// silence has to be called before the components register their metrics.
+// silence has to be called before the components register their metrics, and
+// before etcd serves its own, which are those of the process-wide registry.
 func silence() {
+	prometheus.DefaultGatherer = grpccalls.Gatherer(prometheus.DefaultGatherer)
 	metrics.SetDisabledMetrics(silent)
 	metrics.SetLabelAllowList(etcdLabels)
 }

@@ -202,12 +202,17 @@ func socketProxy(network, address string) http.Handler {
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "http", "localhost"
 		},
-		Transport: &http.Transport{
-			MaxIdleConns: 2,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, network, address)
-			},
+		Transport: transportTo(network, address),
+	}
+}
+
+// transportTo connects every request to one unix socket or TCP address.
+func transportTo(network, address string) *http.Transport {
+	return &http.Transport{
+		MaxIdleConns: 2,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, address)
 		},
 	}
 }

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,6 +25,7 @@ import (
 	"github.com/argoproj/argo-cd/v3/util/session"
 	"github.com/argoproj/argo-cd/v3/util/settings"
 
+	"github.com/slipwayhq/slipway/internal/grpccalls"
 	"github.com/slipwayhq/slipway/internal/socket"
 )
 
@@ -133,7 +136,9 @@ func (e *Engine) serverListeners() (*server.Listeners, error) {
 	if err != nil {
 		return nil, errors.Join(err, main.Close(), metrics.Close())
 	}
-	e.metrics.put(ComponentServer, socketProxy("unix", path))
+	client := &http.Client{Transport: transportTo("unix", path), Timeout: 10 * time.Second}
+	served := grpccalls.Served(client, "http://localhost/metrics")
+	e.metrics.put(ComponentServer, promhttp.HandlerFor(grpccalls.Gatherer(served), promhttp.HandlerOpts{}))
 	return &server.Listeners{Main: main, Metrics: metrics, GatewayConn: conn}, nil
 }
 
