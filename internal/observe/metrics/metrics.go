@@ -124,6 +124,7 @@ type Metrics struct {
 	started  time.Time
 
 	db        *tsdb.DB
+	kept      atomic.Pointer[keeping] // of the current Run; nil before
 	stats     *tsdb.DBStats
 	engine    *promql.Engine
 	scrapes   *scrape.Manager
@@ -287,6 +288,7 @@ func (m *Metrics) open(ctx context.Context) error {
 		return fmt.Errorf("open the time series database: %w", err)
 	}
 	m.db = db
+	m.kept.Store(&keeping{Appendable: db})
 	if err := m.assemble(ctx, quiet); err != nil {
 		return errors.Join(err, db.Close())
 	}
@@ -314,7 +316,7 @@ func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 		DiscoveryReloadInterval:  model.Duration(time.Second),
 		DiscoveryReloadOnStartup: true,
 		HTTPClientOptions:        []configutil.HTTPClientOption{configutil.WithDialContextFunc(m.local.dial), configutil.WithUserAgent("slipway-metrics")},
-	}, log, nil, nil, m.db, reg); err != nil {
+	}, log, nil, m.kept.Load(), nil, reg); err != nil {
 		return err
 	}
 	sd, err := discovery.CreateAndRegisterSDMetrics(reg)
@@ -327,7 +329,7 @@ func (m *Metrics) assemble(ctx context.Context, log *slog.Logger) error {
 	}
 	m.rules = rules.NewManager(&rules.ManagerOptions{
 		Context:         ctx,
-		Appendable:      m.db,
+		Appendable:      m.kept.Load(),
 		Queryable:       m.db,
 		QueryFunc:       rules.EngineQueryFunc(m.engine, m.db),
 		NotifyFunc:      m.notify,
@@ -414,8 +416,8 @@ func (m *Metrics) applyTargets() error {
 	return nil
 }
 
-// Ready returns nil when samples are taken and the cluster's targets are
-// followed, and otherwise an error that names the root cause. Without a
+// Ready returns nil when samples are taken and kept and the cluster's targets
+// are followed, and otherwise an error that names the root cause. Without a
 // cluster the platform's own targets are scraped and queries are answered.
 func (m *Metrics) Ready() error {
 	if err := m.openErr.Load(); err != nil {
@@ -423,6 +425,10 @@ func (m *Metrics) Ready() error {
 	}
 	if !m.opened.Load() {
 		return errors.New("the time series database is being opened")
+	}
+	// Each target is scraped within an interval, and the rules as well.
+	if err := m.kept.Load().since(2*m.cfg.Interval, m.cfg.DataDir); err != nil {
+		return err
 	}
 	return m.cluster.ready()
 }
