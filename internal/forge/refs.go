@@ -329,26 +329,39 @@ func (s *Service) tookPlace(ctx context.Context, projectID int64, updates []RefU
 	return done, nil
 }
 
-// CreateBranch makes a branch at a revision.
-func (s *Service) CreateBranch(ctx context.Context, who delivery.Identity, p delivery.Project, name, rev string) (delivery.Ref, error) {
+// newRefErrors is what GitLab answers where a new ref's revision is unknown (%s)
+// and where the ref exists.
+type newRefErrors struct{ unknown, exists string }
+
+// newRef is the update that makes a ref at a revision, once it is checked that
+// the caller may.
+func (s *Service) newRef(ctx context.Context, who delivery.Identity, p delivery.Project, prefix, name, rev string, say newRefErrors) (RefUpdate, error) {
+	u := RefUpdate{Ref: prefix + name, Old: delivery.ZeroSHA}
 	if err := CheckRefName(name); err != nil {
-		return delivery.Ref{}, err
+		return u, err
 	}
 	sha, ok, err := s.revision(ctx, p.ID, rev)
 	if err != nil {
-		return delivery.Ref{}, err
+		return u, err
 	}
 	if !ok {
-		return delivery.Ref{}, delivery.Errorf(delivery.Invalid, "Invalid reference name: %s", clip(rev, 100))
+		return u, delivery.Errorf(delivery.Invalid, say.unknown, clip(rev, 100))
 	}
-	if _, exists, err := s.RefExists(ctx, p.ID, "refs/heads/"+name); err != nil || exists {
-		if err == nil {
-			err = delivery.Errorf(delivery.Invalid, "Branch already exists")
-		}
-		return delivery.Ref{}, err
+	_, exists, err := s.RefExists(ctx, p.ID, u.Ref)
+	if err != nil {
+		return u, err
 	}
-	u := RefUpdate{Ref: "refs/heads/" + name, Old: delivery.ZeroSHA, New: sha}
-	if err := s.authorizeUpdates(ctx, who, p, []RefUpdate{u}, nil, true); err != nil {
+	if exists {
+		return u, &delivery.Error{Kind: delivery.Invalid, Message: say.exists}
+	}
+	u.New = sha
+	return u, s.authorizeUpdates(ctx, who, p, []RefUpdate{u}, nil, true)
+}
+
+// CreateBranch makes a branch at a revision.
+func (s *Service) CreateBranch(ctx context.Context, who delivery.Identity, p delivery.Project, name, rev string) (delivery.Ref, error) {
+	u, err := s.newRef(ctx, who, p, "refs/heads/", name, rev, newRefErrors{"Invalid reference name: %s", "Branch already exists"})
+	if err != nil {
 		return delivery.Ref{}, err
 	}
 	if err := s.updateRefs(ctx, p.ID, who, []RefUpdate{u}, nil); err != nil {
@@ -387,29 +400,13 @@ func (s *Service) deleteRef(ctx context.Context, who delivery.Identity, p delive
 
 // CreateTag makes a tag at a revision; a message makes it an annotated one.
 func (s *Service) CreateTag(ctx context.Context, who delivery.Identity, p delivery.Project, name, rev, message string) (delivery.Ref, error) {
-	if err := CheckRefName(name); err != nil {
-		return delivery.Ref{}, err
-	}
-	sha, ok, err := s.revision(ctx, p.ID, rev)
+	u, err := s.newRef(ctx, who, p, "refs/tags/", name, rev, newRefErrors{"Target %s is invalid", "Tag " + name + " already exists"})
 	if err != nil {
-		return delivery.Ref{}, err
-	}
-	if !ok {
-		return delivery.Ref{}, delivery.Errorf(delivery.Invalid, "Target %s is invalid", clip(rev, 100))
-	}
-	if _, exists, err := s.RefExists(ctx, p.ID, "refs/tags/"+name); err != nil || exists {
-		if err == nil {
-			err = delivery.Errorf(delivery.Invalid, "Tag %s already exists", name)
-		}
-		return delivery.Ref{}, err
-	}
-	u := RefUpdate{Ref: "refs/tags/" + name, Old: delivery.ZeroSHA, New: sha}
-	if err := s.authorizeUpdates(ctx, who, p, []RefUpdate{u}, nil, true); err != nil {
 		return delivery.Ref{}, err
 	}
 	if message != "" {
 		sig := s.signatureOf(who)
-		body := fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger %s\n\n%s\n", sha, name, formatSignature(sig), strings.TrimRight(message, "\n"))
+		body := fmt.Sprintf("object %s\ntype commit\ntag %s\ntagger %s\n\n%s\n", u.New, name, formatSignature(sig), strings.TrimRight(message, "\n"))
 		out, err := s.git.run(ctx, s.RepositoryPath(p.ID), strings.NewReader(body), "mktag")
 		if err != nil {
 			return delivery.Ref{}, fmt.Errorf("forge: create tag: %w", err)

@@ -146,18 +146,6 @@ func TestClientPositions(t *testing.T) {
 	}
 }
 
-// run does the background work until the test ends.
-func (w *world) run() {
-	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = w.forge.Run(ctx) // ends with ctx's error
-	}()
-	w.t.Cleanup(func() { cancel(); <-done })
-}
-
 // TestTodosAndMail tells people of what waits for them, in their list and by
 // e-mail, and nobody who may not know.
 func TestTodosAndMail(t *testing.T) {
@@ -171,7 +159,7 @@ func TestTodosAndMail(t *testing.T) {
 	for _, name := range []string{"ann", "bob", "eve"} {
 		w.person(name)
 	}
-	w.run()
+	w.background()
 	p := w.project("ann", "", "app", func(n *forge.NewProject) { n.Readme = true })
 	w.member(p, "bob", delivery.Developer)
 	ann, bob, eve := w.client("ann"), w.client("bob"), w.client("eve")

@@ -2,19 +2,16 @@ package gitops
 
 import (
 	"context"
-	"encoding/json"
 	"testing"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic/fake"
-	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/kubewatch/kubetest"
 )
 
 func placement(t *testing.T, owner string) Placement {
@@ -36,22 +33,7 @@ func placeFake(t *testing.T, objects ...runtime.Object) *Client {
 	kinds := map[schema.GroupVersionResource]string{Resource: "ApplicationList", appProjects: "AppProjectList", namespaces: "NamespaceList"}
 	scheme := runtime.NewScheme()
 	kube := fake.NewSimpleDynamicClientWithCustomListKinds(scheme, kinds, objects...)
-	// The fake does not know server-side apply of what is not there yet.
-	kube.PrependReactor("patch", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		patch := action.(clienttesting.PatchAction)
-		if patch.GetPatchType() != types.ApplyPatchType {
-			return false, nil, nil
-		}
-		u := &unstructured.Unstructured{}
-		if err := json.Unmarshal(patch.GetPatch(), &u.Object); err != nil {
-			return true, nil, err
-		}
-		err := kube.Tracker().Create(patch.GetResource(), u, patch.GetNamespace())
-		if apierrors.IsAlreadyExists(err) {
-			err = kube.Tracker().Update(patch.GetResource(), u, patch.GetNamespace())
-		}
-		return true, u, err
-	})
+	kubetest.Apply(kube, nil)
 	return NewClient(kube)
 }
 

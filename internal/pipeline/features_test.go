@@ -456,20 +456,27 @@ func TestSilentRunnersAndTimeouts(t *testing.T) {
 	w.eventually("the slow job fails", func() bool { return w.jobs(p.ID)["slow"].FailureReason == pipeline.ReasonTimeout })
 }
 
+// takeBuiltin makes the built-in runner, which takes a job.
+func (w *world) takeBuiltin() *delivery.JobSpec {
+	w.t.Helper()
+	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, 24*time.Hour, delivery.RunnerInfo{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	spec, err := w.engine.RequestJob(w.ctx, r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return spec
+}
+
 // TestARunnerKeepsAJobThatWaits: a runner may hold a job that it cannot start
 // yet; the job stays pending and shows what it and those behind it wait for.
 func TestARunnerKeepsAJobThatWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.create("first: {script: x}\nsecond: {script: x}\nthird: {script: x}")
-	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, 24*time.Hour, delivery.RunnerInfo{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := w.engine.RequestJob(w.ctx, r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec := w.takeBuiltin()
 	hold := delivery.JobUpdate{State: delivery.JobPending, Waiting: "waiting for 1.0 GB, 0.6 GB free"}
 	for range 4 { // longer than an offer lasts
 		ack, err := w.engine.UpdateJob(w.ctx, spec.ID, spec.Token, hold)
@@ -560,14 +567,7 @@ func TestALostJobSaysSo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.create("one: {script: x}")
-	r, err := w.engine.EnsureBuiltinRunner(w.ctx, "built-in", nil, 24*time.Hour, delivery.RunnerInfo{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec, err := w.engine.RequestJob(w.ctx, r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec := w.takeBuiltin()
 	if _, err := w.engine.UpdateJob(w.ctx, spec.ID, spec.Token, delivery.JobUpdate{State: delivery.JobRunning}); err != nil {
 		t.Fatal(err)
 	}

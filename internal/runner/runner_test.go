@@ -190,24 +190,29 @@ func TestExtractStaysInItsFolder(t *testing.T) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		reader, err := zip.NewReader(bytes.NewReader(archive.Bytes()), int64(archive.Len()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		root, err := os.OpenRoot(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
+		reader, root := unpacking(t, archive.Bytes())
 		if err := extractZip(t.Context(), reader, root); err == nil {
 			t.Errorf("%v was extracted", names)
-		}
-		if err := root.Close(); err != nil {
-			t.Fatal(err)
 		}
 		if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
 			t.Errorf("%v wrote outside: %v %v", names, left, err)
 		}
 	}
+}
+
+// unpacking opens an archive and a folder to extract it to.
+func unpacking(t *testing.T, archive []byte) (*zip.Reader, *os.Root) {
+	t.Helper()
+	reader, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	return reader, root
 }
 
 // TestExtractEndsWithItsJob: an archive that unpacks to far more than it is
@@ -223,15 +228,7 @@ func TestExtractEndsWithItsJob(t *testing.T) {
 	if err := errors.Join(err, w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	reader, err := zip.NewReader(bytes.NewReader(archive.Bytes()), int64(archive.Len()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := os.OpenRoot(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
+	reader, root := unpacking(t, archive.Bytes())
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errDiskFull)
 	if err := extractZip(ctx, reader, root); !errors.Is(err, errDiskFull) {

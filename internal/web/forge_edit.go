@@ -233,12 +233,17 @@ func skipMissing(err error) error {
 	return err
 }
 
-func (s *Server) editFile(w http.ResponseWriter, r *Request) error {
+// editSent reads a form that holds a whole file.
+func (s *Server) editSent(w http.ResponseWriter, r *Request) (editView, error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxEdited)
 	if err := parsed(r.ParseForm()); err != nil {
-		return err
+		return editView{}, err
 	}
-	v, err := s.editPlace(r)
+	return s.editPlace(r)
+}
+
+func (s *Server) editFile(w http.ResponseWriter, r *Request) error {
+	v, err := s.editSent(w, r)
 	if err != nil {
 		return err
 	}
@@ -283,11 +288,7 @@ func (s *Server) moveFile(w http.ResponseWriter, r *Request) error {
 }
 
 func (s *Server) newFile(w http.ResponseWriter, r *Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxEdited)
-	if err := parsed(r.ParseForm()); err != nil {
-		return err
-	}
-	v, err := s.editPlace(r)
+	v, err := s.editSent(w, r)
 	if err != nil {
 		return err
 	}

@@ -215,12 +215,17 @@ func (s *Server) createToken(w http.ResponseWriter, r *Request) error {
 	return s.showTokens(w, r, status, v, scopes)
 }
 
-func (s *Server) revokeToken(w http.ResponseWriter, r *Request) error {
+// token is the one that the path names, whoever's it is.
+func (s *Server) token(r *Request) (access.Token, error) {
 	id, err := number(r, "id")
 	if err != nil {
-		return err
+		return access.Token{}, err
 	}
-	t, err := s.Access.Token(r.Context(), id)
+	return s.Access.Token(r.Context(), id)
+}
+
+func (s *Server) revokeToken(w http.ResponseWriter, r *Request) error {
+	t, err := s.token(r)
 	if err != nil {
 		return err
 	}

@@ -408,11 +408,7 @@ func (s *Server) createDeployToken(w http.ResponseWriter, r *Request) error {
 }
 
 func (s *Server) revokeProjectToken(w http.ResponseWriter, r *Request) error {
-	id, err := number(r, "id")
-	if err != nil {
-		return err
-	}
-	t, err := s.Access.Token(r.Context(), id)
+	t, err := s.token(r)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,16 +9,15 @@ import (
 	"testing"
 
 	"github.com/PuerkitoBio/goquery"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic/fake"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/slipwayhq/slipway/internal/access"
 	"github.com/slipwayhq/slipway/internal/gitops"
+	"github.com/slipwayhq/slipway/internal/kubewatch/kubetest"
 	"github.com/slipwayhq/slipway/internal/rollout"
 	"github.com/slipwayhq/slipway/internal/web"
 )
@@ -35,23 +33,7 @@ func newPlaceCluster() *placeCluster {
 	kinds := map[schema.GroupVersionResource]string{gitops.Resource: "ApplicationList", {Version: "v1", Resource: "namespaces"}: "NamespaceList",
 		{Group: "argoproj.io", Version: "v1alpha1", Resource: "appprojects"}: "AppProjectList"}
 	c := &placeCluster{kube: fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds)}
-	// The fake does not know server-side apply of what is not there yet.
-	c.kube.PrependReactor("patch", "*", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		patch := action.(clienttesting.PatchAction)
-		if patch.GetPatchType() != types.ApplyPatchType {
-			return false, nil, nil
-		}
-		u := &unstructured.Unstructured{}
-		if err := json.Unmarshal(patch.GetPatch(), &u.Object); err != nil {
-			return true, nil, err
-		}
-		err := c.kube.Tracker().Create(patch.GetResource(), u, patch.GetNamespace())
-		if apierrors.IsAlreadyExists(err) {
-			return true, u, c.kube.Tracker().Update(patch.GetResource(), u, patch.GetNamespace())
-		}
-		c.remember(patch.GetResource().Resource, u.GetName())
-		return true, u, err
-	})
+	kubetest.Apply(c.kube, c.remember)
 	c.kube.PrependReactor("create", "namespaces", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		c.remember("namespaces", action.(clienttesting.CreateAction).GetObject().(*unstructured.Unstructured).GetName())
 		return false, nil, nil

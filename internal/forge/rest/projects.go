@@ -320,6 +320,19 @@ func (h *handlers) changeCI(r *api.Request, projectID int64) error {
 	})
 }
 
+// projectChanged applies the fields that are the pipelines' and answers with the
+// project as it is then.
+func (h *handlers) projectChanged(w http.ResponseWriter, r *api.Request, project delivery.Project, role delivery.Role, status int) error {
+	if err := h.changeCI(r, project.ID); err != nil {
+		return err
+	}
+	out, err := h.projectShape(r, project, role, true)
+	if err != nil {
+		return err
+	}
+	return api.WriteJSON(w, status, out)
+}
+
 func (h *handlers) createProject(w http.ResponseWriter, r *api.Request) error {
 	var p projectParams
 	if err := twice(r, func() error { return api.Decode(r, &p) }); err != nil {
@@ -341,14 +354,7 @@ func (h *handlers) createProject(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.changeCI(r, project.ID); err != nil {
-		return err
-	}
-	out, err := h.projectShape(r, project, delivery.Maintainer, true)
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusCreated, out)
+	return h.projectChanged(w, r, project, delivery.Maintainer, http.StatusCreated)
 }
 
 func (h *handlers) updateProject(w http.ResponseWriter, r *api.Request) error {
@@ -375,14 +381,7 @@ func (h *handlers) updateProject(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := h.changeCI(r, project.ID); err != nil {
-		return err
-	}
-	out, err := h.projectShape(r, project, r.Role, true)
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusOK, out)
+	return h.projectChanged(w, r, project, r.Role, http.StatusOK)
 }
 
 func (h *handlers) deleteProject(w http.ResponseWriter, r *api.Request) error {
