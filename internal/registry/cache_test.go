@@ -3,12 +3,14 @@ package registry_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	godigest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
@@ -415,5 +418,75 @@ func TestCacheReferrers(t *testing.T) {
 	f.clock.advance(time.Hour)
 	if status, _, got := ask(digestOf(t, img), ""); status != 200 || got != nil {
 		t.Errorf("without the upstream: %d, %v", status, got)
+	}
+}
+
+// TestCacheReferrersInPages: an upstream cuts its list as it likes; all of it
+// counts, or the answer says why not. A credential goes to the upstream only.
+func TestCacheReferrersInPages(t *testing.T) {
+	t.Parallel()
+	var mode atomic.Value
+	var elsewhere atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	t.Cleanup(other.Close)
+	subject := "sha256:" + strings.Repeat("a", 64)
+	one := func(n int) string { return fmt.Sprintf("sha256:%064x", n) }
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.Path, "/referrers/") {
+			return // the ping
+		}
+		n, _ := strconv.Atoi(r.URL.Query().Get("last"))
+		next := fmt.Sprintf(`<%s?last=%d>; rel="next"`, r.URL.Path, n+1)
+		switch m := mode.Load().(string); {
+		case m == "foreign":
+			next = "<" + other.URL + r.URL.Path + `>; rel="next"`
+		case n == 1 && m == "cut":
+			w.WriteHeader(http.StatusNotFound)
+			return
+		case n == 1 && m == "limit":
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		case n == 2 && m == "whole":
+			next = ""
+		}
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		if next != "" {
+			w.Header().Set("Link", next)
+		}
+		index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageManifest, Digest: godigest.Digest(one(n)), Size: 2}}}
+		index.SchemaVersion = 2
+		json.NewEncoder(w).Encode(index)
+	}))
+	t.Cleanup(front.Close)
+	f := start(t, func(c *registry.Config) {
+		c.Upstreams = []registry.Upstream{{Host: "docker.io", URL: front.URL}}
+	})
+	for _, c := range []struct {
+		mode   string
+		status int
+		want   string
+	}{
+		{"whole", 200, one(2)},
+		{"foreign", http.StatusServiceUnavailable, "after page 1 it leads on to " + other.URL},
+		{"cut", http.StatusServiceUnavailable, "a page of it is not there"},
+		{"limit", http.StatusTooManyRequests, "rate limit"},
+		{"endless", http.StatusServiceUnavailable, "after page 100"},
+	} {
+		mode.Store(c.mode)
+		resp, err := http.Get(f.server.URL + "/v2/docker.io/library/debian/referrers/" + subject)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != c.status || !strings.Contains(string(body), c.want) {
+			t.Errorf("%s: %d %s %v", c.mode, resp.StatusCode, body, err)
+		}
+		if c.mode == "whole" && strings.Count(string(body), `"digest"`) != 3 {
+			t.Errorf("three pages: %s", body)
+		}
+	}
+	if elsewhere.Load() != 0 {
+		t.Error("another server was asked")
 	}
 }

@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,7 +12,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
@@ -70,49 +68,6 @@ func (c *cache) fetch(w http.ResponseWriter, req *http.Request, engine http.Hand
 	return err
 }
 
-// serveReferrers lists what the upstream has about an image. While it is away
-// the list is empty, so that programs which ask for signatures as they pull
-// still get an image that the cache has.
-func (c *cache) serveReferrers(w http.ResponseWriter, req *http.Request, u *upstream, repository, subject string) error {
-	var list []v1.Descriptor
-	if u.reachable(req.Context(), c.r.now) {
-		var err error
-		if list, err = u.referrers(req.Context(), repository, subject); err != nil {
-			c.r.log.Warn("registry: an upstream gave no referrers", "upstream", u.Host, "image", repository, "subject", subject, "err", err)
-			return err
-		}
-	}
-	return writeReferrers(w, req, list)
-}
-
-// referrers asks the upstream for the artifacts about an image, by the tag of
-// the referrers schema where it does not know the end point. Errors are as those
-// of refusal, and nil for what is not there.
-func (u *upstream) referrers(ctx context.Context, repository, subject string) ([]v1.Descriptor, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	ref, opts, err := u.reference(ctx, repository, subject)
-	if err != nil {
-		return nil, err
-	}
-	index, err := remote.Referrers(ref.Context().Digest(subject), opts...)
-	if err != nil {
-		if err = u.explain(err, "the referrers of "+repository+"@"+subject); delivery.IsNotFound(err) {
-			return nil, nil
-		}
-		return nil, err
-	}
-	raw, err := index.RawManifest()
-	var answer v1.Index
-	if err == nil {
-		err = json.Unmarshal(raw, &answer)
-	}
-	if err != nil {
-		return nil, &delivery.Error{Kind: delivery.Unavailable, Message: u.Host + " lists referrers in a form that is not understood.", Next: "Ask it without the cache.", Err: err}
-	}
-	return answer.Manifests, nil
-}
-
 // reference is a manifest as the upstream's client names it, with how to ask.
 func (u *upstream) reference(ctx context.Context, repository, ref string) (name.Reference, []remote.Option, error) {
 	scheme, host, _ := strings.Cut(u.URL, "://")
@@ -157,9 +112,12 @@ func (u *upstream) explain(err error, what string) error {
 		return &delivery.Error{Kind: delivery.Unavailable, Message: fmt.Sprintf("%s did not give %s: %s.", u.Host, what, why), Next: "Try again later; what the cache has is served meanwhile.", Err: err}
 	}
 	var answer *transport.Error
+	var said *delivery.Error
 	switch {
 	case err == nil:
 		return unavailable("the connection broke", nil)
+	case errors.As(err, &said):
+		return said
 	case !errors.As(err, &answer):
 		return unavailable("it cannot be reached", err)
 	case answer.StatusCode == http.StatusTooManyRequests:
