@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
@@ -169,7 +170,7 @@ func (s *Server) revision(ctx context.Context, v *applicationView, sha string) r
 		id := v.Project.ID
 		key, ask = strconv.FormatInt(id, 10)+" "+sha, func() (delivery.Commit, error) { return s.Forge.Commit(ctx, id, sha) }
 	}
-	c, err := s.Operations.commits.get(key, ask)
+	c, err := s.Operations.commits.get(time.Now(), key, ask)
 	if err != nil {
 		if !delivery.IsNotFound(err) && ctx.Err() == nil {
 			s.Log.Warn("a commit of an application was not read", "application", v.Name, "commit", sha, "err", err)
@@ -187,7 +188,8 @@ func (s *Server) revision(ctx context.Context, v *applicationView, sha string) r
 }
 
 // foreignCommit asks Argo CD for a commit of another server's repository. What
-// it cannot tell is remembered too, as a page asks again every two seconds.
+// it cannot tell is remembered too, for a while, as a page asks again every two
+// seconds.
 func (s *Server) foreignCommit(ctx context.Context, a *gitops.Application, sha string) (delivery.Commit, error) {
 	if _, here := gitops.SourceProject(s.ExternalURL, a); here {
 		return delivery.Commit{}, nil // and the caller may not see it

@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"sync"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/gitops"
@@ -118,33 +117,4 @@ func (s *Server) allApplications(ctx context.Context) ([]*gitops.Application, er
 		return nil, err
 	}
 	return client.List(ctx)
-}
-
-// commitMemory remembers commits, which never change, so that a page that
-// refreshes itself does not ask git each time.
-type commitMemory struct {
-	mu    sync.Mutex
-	known map[string]delivery.Commit
-}
-
-const commitsKept = 500
-
-func (m *commitMemory) get(key string, ask func() (delivery.Commit, error)) (delivery.Commit, error) {
-	m.mu.Lock()
-	c, ok := m.known[key]
-	m.mu.Unlock()
-	if ok {
-		return c, nil
-	}
-	c, err := ask()
-	if err != nil {
-		return c, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.known == nil || len(m.known) >= commitsKept {
-		m.known = map[string]delivery.Commit{}
-	}
-	m.known[key] = c
-	return c, nil
 }
