@@ -34,6 +34,8 @@ type Rollout struct {
 	StableService, CanaryService       string // for blue-green: active and preview
 	Images                             []string
 	Application                        string // the Argo CD Application it belongs to, or ""
+
+	labels map[string]string // of its pods, without the hash
 }
 
 // Progressing reports whether a new version is on its way.
@@ -76,7 +78,7 @@ func convert(ro *v1alpha1.Rollout) *Rollout {
 		Namespace: ro.Namespace, Name: ro.Name, Aborted: ro.Status.Abort,
 		Desired: 1, Ready: ro.Status.ReadyReplicas, Updated: ro.Status.UpdatedReplicas, Available: ro.Status.AvailableReplicas,
 		StableHash: ro.Status.StableRS, CurrentHash: ro.Status.CurrentPodHash, Images: images(ro.Spec.Template.Spec),
-		Application: application(ro.Annotations),
+		Application: application(ro.Annotations), labels: ro.Spec.Template.Labels,
 	}
 	r.Phase, r.Message = phase(ro)
 	if ro.Spec.Replicas != nil {

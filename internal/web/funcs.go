@@ -40,7 +40,7 @@ func (s *Server) funcs() template.FuncMap {
 		"lower":       strings.ToLower,
 		"has":         func(page string) bool { return s.pages[page] },
 		"shortImage":  shortImage,
-		"addressesOf": func(namespace string) []string { return s.addressesOf(namespace) },
+		"addressesOf": func(namespace string) []string { return s.addressesOf(namespace, everyRoute) },
 		"words":       strings.Fields,
 		"lines":       func(s string) []string { return strings.Split(s, "\n") },
 		"title":       func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },

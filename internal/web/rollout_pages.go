@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
+	"github.com/slipwayhq/slipway/internal/ingress/route"
 	"github.com/slipwayhq/slipway/internal/release"
 	"github.com/slipwayhq/slipway/internal/rollout"
 )
@@ -81,6 +82,10 @@ func (s *Server) rolloutsPage(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
+	services, err := client.Services(r.Context(), "")
+	if err != nil {
+		return err
+	}
 	v := rolloutsView{}
 	for _, one := range list {
 		place, role, err := s.rolloutRole(r, one.Namespace, one.Name)
@@ -91,7 +96,7 @@ func (s *Server) rolloutsPage(w http.ResponseWriter, r *Request) error {
 			v.Hidden = true
 			continue
 		}
-		v.Rollouts = append(v.Rollouts, rolloutRow{one, place, s.addressesOf(one.Namespace, one.StableService)})
+		v.Rollouts = append(v.Rollouts, rolloutRow{one, place, s.addressesOf(one.Namespace, leadsTo(services(one)))})
 	}
 	if r.Header.Get("X-Fragment") != "" {
 		return s.fragment(w, "rollouts", "rollouts", v)
@@ -116,7 +121,12 @@ func (s *Server) rolloutPage(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	v := rolloutView{Rollout: ro, Place: place, MayAct: role >= delivery.Developer && r.Who.User != nil, Addresses: s.addressesOf(ro.Namespace, ro.StableService)}
+	services, err := client.Services(r.Context(), namespace)
+	if err != nil {
+		return err
+	}
+	v := rolloutView{Rollout: ro, Place: place, MayAct: role >= delivery.Developer && r.Who.User != nil, Services: services(ro)}
+	v.Addresses = s.addressesOf(ro.Namespace, leadsTo(v.Services))
 	if err := s.fillRollout(r, client, &v); err != nil {
 		return err
 	}
@@ -188,16 +198,23 @@ func (s *Server) operateRollout(r *Request, client *rollout.Client, place releas
 	return notice, err
 }
 
-// addressesOf lists where an application of a namespace is reached: the
-// addresses that lead to one of the Services, or all with none named.
-func (s *Server) addressesOf(namespace string, services ...string) []string {
+// leadsTo tells of a route whether it leads to one of the Services.
+func leadsTo(services []string) func(route.Route) bool {
+	return func(one route.Route) bool { return slices.Contains(services, one.Service) }
+}
+
+// everyRoute counts all.
+func everyRoute(route.Route) bool { return true }
+
+// addressesOf lists where applications of a namespace are reached, as far as
+// the routes count.
+func (s *Server) addressesOf(namespace string, counts func(route.Route) bool) []string {
 	if s.Routes == nil {
 		return nil
 	}
-	services = slices.DeleteFunc(services, func(name string) bool { return name == "" })
 	var out []string
 	for _, one := range s.Routes() {
-		if one.Namespace != namespace || one.URL == "" || len(services) > 0 && !slices.Contains(services, one.Service) {
+		if one.Namespace != namespace || one.URL == "" || !counts(one) {
 			continue
 		}
 		if !slices.Contains(out, one.URL) {
@@ -217,7 +234,7 @@ func (s *Server) environmentAddresses(r *Request) (map[string][]string, error) {
 	namespaces, err := s.Places.Namespaces(r.Context(), r.Project.ID)
 	out := map[string][]string{}
 	for name, namespace := range namespaces {
-		out[name] = s.addressesOf(namespace)
+		out[name] = s.addressesOf(namespace, everyRoute)
 	}
 	return out, err
 }

@@ -30,7 +30,7 @@ kind: Rollout
 metadata: {name: cart, namespace: shop, uid: ro, annotations: {argocd.argoproj.io/tracking-id: "shop:argoproj.io/Rollout:shop/cart"}}
 spec:
   replicas: 2
-  template: {spec: {containers: [{name: app, image: "r/cart:2"}]}}
+  template: {metadata: {labels: {app: cart}}, spec: {containers: [{name: app, image: "r/cart:2"}]}}
   strategy:
     canary:
       stableService: cart-stable
@@ -85,6 +85,26 @@ reason: RolloutAborted
 message: Rollout aborted update to revision 2
 type: Warning
 lastTimestamp: "2026-01-02T03:04:16Z"
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart-stable, namespace: shop}
+spec: {selector: {app: cart, rollouts-pod-template-hash: old}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: inner, namespace: shop}
+spec: {selector: {app: worker}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: worker, namespace: shop, uid: ro2}
+spec: {template: {metadata: {labels: {app: worker}}}, strategy: {canary: {}}}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {name: alone, namespace: shop, uid: ro3}
+spec: {template: {metadata: {labels: {app: alone}}}, strategy: {canary: {}}}
 `
 
 // samplePlaces knows one Rollout.
@@ -128,7 +148,7 @@ func rolloutSite(t *testing.T) (*site, *fake.FakeDynamicClient, *samplePlaces) {
 	argo := schema.GroupVersion{Group: "argoproj.io", Version: "v1alpha1"}
 	kube := fake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 		argo.WithResource("rollouts"): "RolloutList", argo.WithResource("analysisruns"): "AnalysisRunList", argo.WithResource("experiments"): "ExperimentList", argo.WithResource("applications"): "ApplicationList",
-		{Group: "apps", Version: "v1", Resource: "replicasets"}: "ReplicaSetList", {Version: "v1", Resource: "pods"}: "PodList", {Version: "v1", Resource: "events"}: "EventList",
+		{Group: "apps", Version: "v1", Resource: "replicasets"}: "ReplicaSetList", {Version: "v1", Resource: "pods"}: "PodList", {Version: "v1", Resource: "events"}: "EventList", {Version: "v1", Resource: "services"}: "ServiceList",
 	}, objects...)
 	places := &samplePlaces{roles: map[string]delivery.Role{"maya": delivery.Maintainer, "rita": delivery.Reporter}}
 	pages, err := web.New(web.Deps{Access: s.access, Forge: s.forge, Pipelines: s.engine, Metrics: sampleMetrics{}, Routes: sampleRoutes, ExternalURL: s.server.URL, Log: slog.New(slog.DiscardHandler), Places: places,
@@ -155,6 +175,9 @@ func TestRolloutPage(t *testing.T) {
 	s.has(doc, "#difference div:nth-child(2) dd", "r/cart:1")
 	s.has(doc, "li.stopped", "20 %")
 	s.has(doc, "p.addresses a", "https://cart.localhost/")
+	s.count(doc, "p.addresses a", 1)
+	s.has(s.page("maya", "/-/rollouts/shop/worker"), "p.addresses", "no Ingress leads to the Service inner.")
+	s.has(s.page("maya", "/-/rollouts/shop/alone"), "p.addresses", "No Service leads to its pods.")
 	s.has(doc, "#events .badge", "RolloutAborted")
 	s.count(doc, `[data-metric=success-rate] [data-part=chart][data-limit="0.95"][data-points="[[1767323045,0.99],[1767323050,null],[1767323055,0.5]]"]`, 1)
 	s.has(doc, "#actions", "Retry")

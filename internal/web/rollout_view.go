@@ -23,8 +23,9 @@ type rolloutView struct {
 	Place     release.Place
 	Project   *delivery.Project // whose commits it runs; nil where that is not known
 	MayAct    bool
-	Every     int // milliseconds until the page looks again
-	Addresses []string
+	Every     int      // milliseconds until the page looks again
+	Services  []string // that lead to its stable pods
+	Addresses []string // of those
 	Revisions []rolloutRevision
 	Events    []rollout.Event
 	Shares    []rolloutShare
