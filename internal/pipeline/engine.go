@@ -217,8 +217,12 @@ func (e *Engine) recover(ctx context.Context) error {
 
 // enqueue offers a pending job to runners.
 func (e *Engine) enqueue(p *Pipeline, j *Job) {
-	e.queue.push(&queued{jobID: j.ID, pipelineID: j.PipelineID, projectID: j.ProjectID, tags: j.Tags,
-		protected: p.Protected, groups: factGroups(p.Facts), at: j.QueuedAt})
+	e.queue.push(newQueued(p, j))
+}
+
+func newQueued(p *Pipeline, j *Job) *queued {
+	return &queued{jobID: j.ID, pipelineID: j.PipelineID, projectID: j.ProjectID, tags: j.Tags,
+		protected: p.Protected, groups: factGroups(p.Facts), at: j.QueuedAt}
 }
 
 // planStart sets the timer of a delayed job.

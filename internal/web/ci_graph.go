@@ -30,6 +30,7 @@ type graphJob struct {
 	Name, Status, Link string
 	Action, ActionLink string // play, retry or cancel; empty: none
 	Confirm            string // a question to ask before playing
+	Waits              string // why it does not run yet
 	Environment        string
 	Downstream         *linkedPipeline
 	Needs              []string
@@ -46,6 +47,10 @@ type linkedPipeline struct {
 
 // jobGraph draws jobs by their stages.
 func (s *Server) jobGraph(r *Request, g *pipeline.Graph, may bool) ([]graphColumn, error) {
+	waits, err := s.Pipelines.Waits(r.Context())
+	if err != nil {
+		return nil, err
+	}
 	var columns []graphColumn
 	for i, stage := range g.Stages {
 		c := graphColumn{Name: stage.Name, Status: stage.Status}
@@ -56,7 +61,7 @@ func (s *Server) jobGraph(r *Request, g *pipeline.Graph, may bool) ([]graphColum
 				if err != nil {
 					return nil, err
 				}
-				one.Stage = i
+				one.Stage, one.Waits = i, waits(&g.Pipeline, &group.Jobs[j])
 				if finalStatus(group.Jobs[j].Status) {
 					box.Done++
 				}

@@ -148,6 +148,8 @@ func TestPipelineActions(t *testing.T) {
 	}
 	made := s.post("maya", "/acme/shop/-/pipelines", "ref", "main", "variable_key", "COLOUR", "variable_value", "red")
 	s.has(s.page("maya", made+"/variables"), "#pipeline-body td", "COLOURred")
+	s.has(s.page("maya", made), "#stage-build .job-box .waits", "It waits for a runner to become free.")
+	s.has(s.page("maya", made+"/builds"), "table.jobs td", "It waits for a runner to become free.")
 	s.post("maya", made+"/cancel")
 	s.has(s.page("maya", made), "#pipeline-head .badge", "Canceled")
 	s.post("maya", made+"/retry")

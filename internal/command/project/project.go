@@ -1,4 +1,4 @@
-// Package project is `slipway project`: projects, imports and mirrors.
+// Package project is `slipway project`: projects, imports, mirrors and jobs.
 //
 // It receives a way to connect to the platform and works through its REST API
 // alone. It must import no stage.
@@ -25,9 +25,9 @@ import (
 func New(connect rest.Connect) *cobra.Command {
 	c := &cobra.Command{
 		Use: "project", Short: "Create, import, mirror and delete projects",
-		Example: "  slipway project create team/app\n  slipway project import https://example.com/app.git team/app\n  slipway project mirror team/app --pull https://example.com/app.git --every 30m",
+		Example: "  slipway project create team/app\n  slipway project import https://example.com/app.git team/app\n  slipway project mirror team/app --pull https://example.com/app.git --every 30m\n  slipway project jobs team/app",
 	}
-	c.AddCommand(create(connect), importCommand(connect), list(connect), remove(connect), mirror(connect), mirrors(connect), syncMirrors(connect), unmirror(connect), allowJobs(connect),
+	c.AddCommand(create(connect), importCommand(connect), list(connect), jobs(connect), remove(connect), mirror(connect), mirrors(connect), syncMirrors(connect), unmirror(connect), allowJobs(connect),
 		archive(connect, true), archive(connect, false), transfer(connect),
 		group.AddMember(connect, "project", "/projects/"), group.RemoveMember(connect, "project", "/projects/"))
 	return c

@@ -80,6 +80,10 @@ func (s *server) shapes(r *api.Request, jobs []pipeline.Job) ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
+	waits, err := s.Waits(r.Context())
+	if err != nil {
+		return nil, err
+	}
 	users := map[int64]any{}
 	out := make([]object, 0, len(jobs))
 	for i := range jobs {
@@ -92,6 +96,9 @@ func (s *server) shapes(r *api.Request, jobs []pipeline.Job) ([]object, error) {
 		}
 		o := s.jobShape(r, j, &p, artifacts[j.ID])
 		o["user"] = users[j.UserID]
+		if why := waits(&p, j); why != "" {
+			o["waiting_reason"] = why // not GitLab's
+		}
 		if rn, ok := runners[j.RunnerID]; ok && rn.ID != 0 {
 			o["runner"] = s.runnerShape(&rn)
 		}
@@ -118,9 +125,6 @@ func (s *server) jobShape(r *api.Request, j *pipeline.Job, p *pipeline.Pipeline,
 		"archived": false, "source": p.Source, "commit": object{"id": p.SHA, "short_id": p.SHA[:min(8, len(p.SHA))], "title": p.Facts["CI_COMMIT_TITLE"], "message": p.Facts["CI_COMMIT_MESSAGE"]}}
 	if j.FailureReason != "" {
 		o["failure_reason"] = j.FailureReason
-	}
-	if j.Status == "pending" {
-		o["waiting_reason"] = s.Waiting(j.ID) // not GitLab's: why it does not run yet
 	}
 	if d := j.Duration(s.Now()); d > 0 {
 		o["duration"] = d.Seconds()

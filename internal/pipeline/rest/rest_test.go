@@ -4,11 +4,13 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,8 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 
 	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/command/project"
+	commandrest "github.com/slipwayhq/slipway/internal/command/rest"
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/pipeline"
 	"github.com/slipwayhq/slipway/internal/pipeline/pipelinetest"
@@ -397,5 +401,75 @@ func TestArtifactsByRefKeepAndErase(t *testing.T) {
 	}
 	if _, resp, _ := root.Jobs.GetJobArtifacts(7, spec.ID); resp.StatusCode != 404 {
 		t.Errorf("erased artifacts: %s", resp.Status)
+	}
+}
+
+// TestWhyAJobWaits: the API and the command line tell it, in the same words as
+// the pages.
+func TestWhyAJobWaits(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	root := s.client("root")
+	s.forge.Commit(7, "main", "first", map[string]string{".gitlab-ci.yml": `
+plain: {script: make}
+picky: {script: make, tags: [gpu]}
+held: {script: make, resource_group: shop}
+holder: {script: make, resource_group: shop}
+later: {script: make, when: manual}
+`})
+	_, token, err := s.engine.CreateRunner(s.ctx, pipeline.NewRunner{Kind: pipeline.GroupRunner, OwnerID: 100, RunUntagged: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _, err := root.Pipelines.CreatePipeline(7, &gitlab.CreatePipelineOptions{Ref: gitlab.Ptr("main")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := func(args ...string) (string, error) {
+		c := project.New(func() (*commandrest.Client, error) { return &commandrest.Client{URL: s.url, Token: "root"}, nil })
+		var out bytes.Buffer
+		c.SetArgs(append([]string{"jobs", "group/app"}, args...))
+		c.SetOut(&out)
+		err := c.ExecuteContext(s.ctx)
+		return out.String(), err
+	}
+	reasons := func() map[string]string {
+		out, err := command("--json", "--ref", "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var jobs []struct {
+			Name  string
+			Waits string `json:"waiting_reason"`
+		}
+		if err := json.Unmarshal([]byte(out), &jobs); err != nil || len(jobs) != 5 {
+			t.Fatalf("%s: %v", out, err)
+		}
+		all := map[string]string{}
+		for _, j := range jobs {
+			all[j.Name] = j.Waits
+		}
+		return all
+	}
+	const tags, silent = "No active runner has the tags of this job. Add a runner with them, or change the job's tags.", "The runners that could take this job have not been heard of for a while."
+	got := reasons()
+	waits := map[string]bool{got["held"]: true, got["holder"]: true}
+	if got["picky"] != tags || got["plain"] != silent || got["later"] != "" || !waits[silent] || !waits["Another job holds the resource group shop."] {
+		t.Errorf("before a runner came: %q", got)
+	}
+	s.runner.Token = token
+	if spec := s.take(); spec.JobInfo.Name != "plain" {
+		t.Fatal(spec.JobInfo.Name)
+	}
+	if got := reasons(); got["plain"] != "" || got["picky"] != tags {
+		t.Errorf("with a runner: %q", got)
+	}
+	for _, args := range [][]string{nil, {"--pipeline", strconv.FormatInt(p.ID, 10)}} {
+		if out, err := command(args...); err != nil || !strings.Contains(out, "picky") || !strings.Contains(out, tags) {
+			t.Errorf("%v: %s %v", args, out, err)
+		}
+	}
+	if _, err := command("--ref", "none"); !delivery.IsNotFound(err) || !strings.Contains(err.Error(), "No pipeline of none of group/app has run.") {
+		t.Errorf("no pipeline: %v", err)
 	}
 }
