@@ -297,7 +297,7 @@ func (s *Server) projectArtifacts(w http.ResponseWriter, r *Request) error {
 			if err != nil {
 				return err
 			}
-			v.Rows = append(v.Rows, projectArtifact{a, j.Name, p.Ref, jobLink(r.Project, j.ID), pipelineLink(r.Project, p.ID), expired(a.ExpireAt, now)})
+			v.Rows = append(v.Rows, projectArtifact{a, j.Name, ciRefWord(p), jobLink(r.Project, j.ID), pipelineLink(r.Project, p.ID), expired(a.ExpireAt, now)})
 		}
 		return nil
 	}); err != nil {

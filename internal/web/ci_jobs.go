@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -120,16 +119,23 @@ func (s *Server) jobRows(r *Request, list []pipeline.Job) ([]jobRow, error) {
 		}
 		may[id] = ok
 	}
+	waits, err := s.Pipelines.Waits(r.Context())
+	if err != nil {
+		return nil, err
+	}
 	now := s.Pipelines.Now()
 	var rows []jobRow
 	for i := range list {
 		j := &list[i]
 		p := pipelines[j.PipelineID]
 		row := jobRow{graphJob: graphJob{Name: j.Name, Status: shownStatus(j), Link: jobLink(r.Project, j.ID), Environment: j.Environment}, ID: j.ID, StageName: j.Stage,
-			Pipeline: p.ID, PipeLink: pipelineLink(r.Project, p.ID), Ref: p.Ref, SHA: p.SHA, Tags: j.Tags, Retried: j.Retried, Took: j.Duration(now), Finished: j.FinishedAt,
+			Pipeline: p.ID, PipeLink: pipelineLink(r.Project, p.ID), Ref: ciRefWord(p), SHA: p.SHA, Tags: j.Tags, Retried: j.Retried, Took: j.Duration(now), Finished: j.FinishedAt,
 			Created: j.CreatedAt, Coverage: j.Coverage, Archive: archives[j.ID]}
 		if j.FailureReason != "" {
 			row.Reason = ciReason(j.FailureReason)
+		}
+		if row.Waits = waits(&p, j); row.Waits != "" {
+			row.Reason = row.Waits
 		}
 		if may[j.PipelineID] && !j.Retried {
 			if row.Action = mainAction(j); row.Action != "" {
@@ -157,7 +163,7 @@ type jobView struct {
 	Live      string
 	May       bool
 	MayErase  bool
-	Stuck     string // why no runner takes it
+	Stuck     string // why it does not run yet
 	Siblings  []graphJob
 	Files     *artifactsView
 	Tail      []logLine
@@ -224,11 +230,11 @@ func (s *Server) jobHead(r *Request, j pipeline.JobView) (jobView, error) {
 	if v.Files, err = s.artifactsOf(r, &j); err != nil {
 		return v, err
 	}
-	if j.Job.Status == "pending" {
-		if v.Stuck, err = s.whyPending(r.Context(), &j); err != nil {
-			return v, err
-		}
+	waits, err := s.Pipelines.Waits(r.Context())
+	if err != nil {
+		return v, err
 	}
+	v.Stuck = waits(&j.Pipeline, &j.Job)
 	return v, s.fillNeighbours(r, &v)
 }
 
@@ -265,61 +271,6 @@ func (s *Server) fillNeighbours(r *Request, v *jobView) error {
 		}
 		return err
 	})
-}
-
-// whyPending says what a pending job waits for.
-func (s *Server) whyPending(ctx context.Context, j *pipeline.JobView) (string, error) {
-	var runners []pipeline.Runner
-	if err := s.Pipelines.View(ctx, func(tx pipeline.Tx) error {
-		var err error
-		runners, err = tx.Runners()
-		return err
-	}); err != nil {
-		return "", err
-	}
-	groups, err := s.Pipelines.ProjectsPort().Ancestors(ctx, j.Job.ProjectID)
-	if err != nil {
-		return "", err
-	}
-	fits, online := 0, 0
-	for i := range runners {
-		x := &runners[i]
-		if x.Paused || !runnerServes(x, j.Job.ProjectID, groups) || !runnerTakes(x, j.Job.Tags) || x.RefProtected && !j.Pipeline.Protected {
-			continue
-		}
-		fits++
-		if st := x.Status(s.Pipelines.Now()); st == "online" {
-			online++
-		}
-	}
-	switch {
-	case fits == 0 && len(j.Job.Tags) > 0:
-		return "No active runner has the tags of this job. Add a runner with them, or change the job's tags.", nil
-	case fits == 0:
-		return "No active runner serves this project. Add one in the CI/CD settings.", nil
-	case online == 0:
-		return "The runners that could take this job have not been heard of for a while.", nil
-	}
-	if reason := s.Pipelines.Waiting(j.Job.ID); reason != "" {
-		return strings.ToUpper(reason[:1]) + reason[1:] + ".", nil
-	}
-	return "It waits for a runner to become free.", nil
-}
-
-func runnerTakes(x *pipeline.Runner, tags []string) bool {
-	if len(tags) == 0 {
-		return x.RunUntagged
-	}
-	have := map[string]bool{}
-	for _, t := range x.Tags {
-		have[t] = true
-	}
-	for _, t := range tags {
-		if !have[t] {
-			return false
-		}
-	}
-	return true
 }
 
 // runnerServes reports whether a runner takes jobs of a project whose groups,

@@ -113,6 +113,7 @@ func (s *Server) ciFuncs() template.FuncMap {
 		"ciCompare":      s.ciCompare,
 		"clock":          clock,
 		"ciRefLink":      ciRefLink,
+		"ciRefWord":      ciRefWord,
 		"ciGlyph":        func(status string) string { return statusGlyphs[status] },
 		"deref":          func(f *float64) float64 { return *f },
 		"blankVariables": func() []formVariable { return make([]formVariable, 3) },
@@ -180,6 +181,15 @@ func clock(d time.Duration) string {
 		return strconv.Itoa(n/3600) + ":" + two(n/60%60) + ":" + two(n%60)
 	}
 	return two(n/60) + ":" + two(n%60)
+}
+
+// ciRefWord is what a pipeline ran for, in short: a merge request, or a branch
+// or tag.
+func ciRefWord(p pipeline.Pipeline) string {
+	if p.MergeRequestIID != 0 {
+		return "!" + strconv.FormatInt(p.MergeRequestIID, 10)
+	}
+	return p.Ref
 }
 
 // ciRefLink is the page of what a pipeline ran for.

@@ -25,6 +25,7 @@ type projectsView struct {
 	Search     string
 	Prev, Next string
 	MayCreate  bool
+	Foreign    bool // another person's
 	Group      *delivery.Group
 }
 
@@ -32,21 +33,21 @@ func (s *Server) dashboard(w http.ResponseWriter, r *Request) error {
 	if !r.Who.Signed() {
 		return redirect(w, r, "/explore/projects", "")
 	}
-	return s.projectList(w, r, "Projects", forge.FilterFor(r.Who))
+	return s.projectList(w, r, "Projects", forge.FilterFor(r.Who), false)
 }
 
 func (s *Server) explore(w http.ResponseWriter, r *Request) error {
-	return s.projectList(w, r, "Explore projects", forge.FilterFor(r.Who))
+	return s.projectList(w, r, "Explore projects", forge.FilterFor(r.Who), false)
 }
 
-func (s *Server) projectList(w http.ResponseWriter, r *Request, heading string, f forge.ProjectFilter) error {
+func (s *Server) projectList(w http.ResponseWriter, r *Request, heading string, f forge.ProjectFilter, foreign bool) error {
 	page := pageNumber(r)
 	f.Search = r.FormValue("search")
 	list, total, err := s.Forge.Projects(r.Context(), f, projectsOnPage, (page-1)*projectsOnPage)
 	if err != nil {
 		return err
 	}
-	v := projectsView{Heading: heading, Projects: list, Total: total, Search: f.Search, MayCreate: r.Who.User != nil}
+	v := projectsView{Heading: heading, Projects: list, Total: total, Search: f.Search, MayCreate: r.Who.User != nil, Foreign: foreign}
 	v.Prev, v.Next = pagerLinks(r, page, page*projectsOnPage < total)
 	return s.render(w, r, http.StatusOK, "projects", Page{Title: heading, Data: v})
 }
@@ -117,5 +118,5 @@ func (s *Server) namespacePage(w http.ResponseWriter, r *Request, full string) e
 	}
 	f := forge.FilterFor(r.Who)
 	f.OwnerID = u.ID
-	return s.projectList(w, r, u.Name, f)
+	return s.projectList(w, r, u.Name, f, r.Who.User == nil || r.Who.User.ID != u.ID)
 }

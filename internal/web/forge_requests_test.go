@@ -28,7 +28,7 @@ func TestMergeRequestPages(t *testing.T) {
 	if got := s.status("out", http.MethodGet, base, nil); got != http.StatusNotFound {
 		t.Errorf("a stranger lists: %d", got)
 	}
-	s.has(s.page("dev", base), ".empty", "There are none")
+	s.has(s.page("dev", base), ".empty", "No merge requests")
 	form := s.page("dev", base+"/new?source_branch=feature")
 	if got := value(form.Find("#new input[name=title]")); got != "Work on feature" {
 		t.Errorf("the title is %q", got)

@@ -299,7 +299,7 @@ func TestTodoPages(t *testing.T) {
 	s.has(s.page("out", "/dashboard/todos"), ".empty", "Nothing waits")
 	s.post("dev", link, "has", "reviewer", "reviewer", number(s.people["maya"].User.ID))
 	s.has(s.page("maya", "/dashboard/merge_requests"), ".requests", "Thirty")
-	s.has(s.page("maya", "/dashboard/merge_requests?scope=author"), ".empty", "none")
+	s.has(s.page("maya", "/dashboard/merge_requests?scope=author"), ".empty", "No merge requests")
 	s.has(s.page("dev", "/dashboard/merge_requests?scope=author"), ".requests", "acme/plain!1")
 	s.until("maya", "/dashboard/todos", ".todos", "asked for your review")
 	s.post("maya", "/dashboard/todos/done")

@@ -42,6 +42,7 @@ func (s *Server) funcs() template.FuncMap {
 		"shortImage":  shortImage,
 		"addressesOf": func(namespace string) []string { return s.addressesOf(namespace, everyRoute) },
 		"words":       strings.Fields,
+		"isAt":        isAt,
 		"lines":       func(s string) []string { return strings.Split(s, "\n") },
 		"title":       func(s string) string { return strings.ToUpper(s[:min(1, len(s))]) + s[min(1, len(s)):] },
 		"atLeast":     func(have delivery.Role, want string) bool { return have >= roleNamed(want) },
@@ -201,4 +202,10 @@ func localPath(p string) string {
 		return "/"
 	}
 	return p
+}
+
+// isAt tells whether an address is a page or below it.
+func isAt(address, page string) bool {
+	path, _, _ := strings.Cut(address, "?")
+	return path == page || strings.HasPrefix(path, page+"/")
 }

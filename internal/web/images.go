@@ -314,7 +314,7 @@ func (s *Server) imageOrigin(ctx context.Context, v *imageView) error {
 		if err != nil || made.ProjectID != v.Image.ProjectID {
 			return err
 		}
-		v.Pipeline, v.PipeRef = made.ID, made.Ref
+		v.Pipeline, v.PipeRef = made.ID, ciRefWord(made)
 		if v.Commit == "" {
 			v.Commit = made.SHA
 		}

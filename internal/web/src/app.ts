@@ -144,3 +144,9 @@ function startParts(root: ParentNode): void {
   });
 }
 startParts(document);
+
+// Where a row of links scrolls, the one of this page is in view.
+document.querySelectorAll<HTMLElement>(".main, .side nav, .tabs").forEach((nav) => {
+  const here = nav.querySelector<HTMLElement>("[aria-current]");
+  if (here && nav.scrollWidth > nav.clientWidth) nav.scrollLeft += here.getBoundingClientRect().left - nav.getBoundingClientRect().left - (nav.clientWidth - here.offsetWidth) / 2;
+});
