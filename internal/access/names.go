@@ -67,10 +67,6 @@ func checkVisibility(v, parent delivery.Visibility) error {
 	return nil
 }
 
-// CheckVisibility reports whether something may be so visible inside a parent;
-// an empty parent allows everything.
-func CheckVisibility(v, parent delivery.Visibility) error { return checkVisibility(v, parent) }
-
 func validRole(r delivery.Role) bool {
 	switch r {
 	case delivery.MinimalAccess, delivery.Guest, delivery.Reporter, delivery.Developer, delivery.Maintainer, delivery.Owner:

@@ -137,6 +137,7 @@ func OpenPlace(c Config) (*Place, error) {
 	}
 	var engine *build.Engine
 	executor, err := containerd.New(containerd.Config{
+		Logger: c.Logger,
 		Socket: c.Socket, Dir: filepath.Join(dir, "containers"), DefaultImage: c.DefaultImage, Namespace: c.Namespace, CgroupParent: c.CgroupParent,
 		Registry: c.Registry, RegistryLocal: c.RegistryLocal, RegistryHosts: hosts, PullPolicy: c.PullPolicy, UseLocalWhenUnreachable: true,
 		Network: containerd.NetworkConfig{Instance: c.Instance, Subnet: c.JobSubnet, Blocked: append([]netip.Prefix{c.BuildSubnet}, c.Blocked...),

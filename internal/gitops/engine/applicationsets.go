@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -56,7 +57,10 @@ func (e *Engine) runApplicationSets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	go clusters.Run(ctx.Done())
+	informed, end := context.WithCancel(ctx)
+	var informer sync.WaitGroup
+	informer.Go(func() { clusters.Run(informed.Done()) })
+	defer func() { end(); informer.Wait() }()
 	if !cache.WaitForCacheSync(ctx.Done(), clusters.HasSynced) {
 		return ctx.Err()
 	}

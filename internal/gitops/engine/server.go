@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -42,15 +43,17 @@ func (e *Engine) runServer(ctx context.Context) error {
 	if err := writeToken(mgr, session.NewUserStateStorage(e.caches.client), e.config.API.TokenFile); err != nil {
 		return err
 	}
-	go e.watchServer(ctx)
 	for {
 		listeners, err := e.serverListeners()
 		if err != nil {
 			return err
 		}
 		runCtx, cancel := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		watch.Go(func() { e.watchServer(runCtx) })
 		s.Run(runCtx, listeners)
 		cancel()
+		watch.Wait()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -58,7 +61,6 @@ func (e *Engine) runServer(ctx context.Context) error {
 			return errStopped
 		}
 		e.reporter.Waiting(ComponentServer, "restarting with changed settings")
-		go e.watchServer(ctx)
 	}
 }
 

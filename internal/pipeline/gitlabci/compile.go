@@ -17,7 +17,6 @@ type Config struct {
 	badStages bool // stages: could not be read, so stages of jobs are not checked
 	jobs      []*jobDef
 	byName    map[string]target
-	includes  []string
 }
 
 // target is what a name in needs or dependencies stands for: a job, or one instance of it.
@@ -26,14 +25,8 @@ type target struct {
 	instance int // -1: the job with all its instances
 }
 
-// Includes lists the included files as messages name them, in the order they were read.
-func (c *Config) Includes() []string { return append([]string{}, c.includes...) }
-
 // Form lists the global variables that a manual run asks for.
 func (c *Config) Form() []FormField { return append([]FormField{}, c.form...) }
-
-// Stages lists all stages in order, .pre and .post included.
-func (c *Config) Stages() []string { return append([]string{}, c.stages...) }
 
 // JobNames lists the visible jobs in order of the file, before parallel is expanded.
 func (c *Config) JobNames() []string {
@@ -84,7 +77,7 @@ func compile(ctx context.Context, root string, text []byte, src Sources, event C
 		d.errorf(&node{place: at}, "the configuration is too large once it is merged")
 		return nil
 	}
-	c := &Config{root: n, src: src, includes: l.names, byName: map[string]target{}}
+	c := &Config{root: n, src: src, byName: map[string]target{}}
 	c.read(d, n)
 	c.check(d)
 	return c

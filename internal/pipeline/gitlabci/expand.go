@@ -96,9 +96,6 @@ func nameLength(s string) int {
 	return len(s)
 }
 
-// Unescape reduces "$$" to "$", for a text that no shell-side expansion follows.
-func Unescape(text string) string { return strings.ReplaceAll(text, "$$", "$") }
-
 // Lookup returns a Lookup over the list as it is, without nested expansion.
 func (vs Variables) Lookup() Lookup {
 	index := make(map[string]string, len(vs))

@@ -23,7 +23,6 @@ type loader struct {
 	included  int
 	exhausted bool
 	texts     map[string][]byte // files read already, by identity
-	names     []string          // files that were included, in order
 }
 
 // fileID is a file that can be read: its name for messages and where its own includes are looked up.
@@ -437,7 +436,6 @@ func (l *loader) read(d *decoder, n, item, inputs *node, id fileID, fetch func()
 	for _, f := range resolved {
 		f(&id)
 	}
-	l.names = append(l.names, id.name)
 	given := n.place
 	if inputs != nil {
 		given = item.get("inputs").place

@@ -106,9 +106,6 @@ func TestExpandEscapes(t *testing.T) {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
 		}
 	}
-	if got := Unescape("a$$b"); got != "a$b" {
-		t.Error(got)
-	}
 }
 
 func TestVariablesExpanded(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,6 +73,9 @@ type Config struct {
 
 	// Endpoint serves a job's docker and trivy commands; nil offers none.
 	Endpoint EndpointProvider
+
+	// Logger tells what no job can be told; nil is silent.
+	Logger *slog.Logger
 }
 
 // EndpointProvider opens what a job's tools talk to.
@@ -125,6 +129,9 @@ func New(config Config) (*Executor, error) {
 	}
 	if len(config.AllowedPullPolicies) == 0 {
 		config.AllowedPullPolicies = []string{pullAlways, pullIfNotPresent, pullNever}
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	if config.ServiceTimeout == 0 {
 		config.ServiceTimeout = 30 * time.Second

@@ -51,7 +51,9 @@ func (s *sweeper) used(ctx context.Context, image client.Image) {
 	record := image.Metadata()
 	record.Labels = map[string]string{labelUsed: strconv.FormatInt(now.Unix(), 10)}
 	// An image that is gone meanwhile shows in what follows.
-	_, _ = s.executor.client.ImageService().Update(ctx, record, "labels."+labelUsed)
+	if _, err := s.executor.client.ImageService().Update(ctx, record, "labels."+labelUsed); err != nil && !errdefs.IsNotFound(err) {
+		s.executor.config.Logger.Warn("last use of an image not stored: it may be removed too early", "image", image.Name(), "err", err)
+	}
 }
 
 func (s *sweeper) start() {
@@ -66,8 +68,9 @@ func (s *sweeper) start() {
 				return
 			case <-timer.C:
 			}
-			// What could not be removed now is tried again in an hour.
-			_, _ = s.executor.Sweep(ctx, time.Now())
+			if _, err := s.executor.Sweep(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				s.executor.config.Logger.Warn("images of jobs not removed; tried again in an hour", "err", err)
+			}
 		}
 	})
 }
