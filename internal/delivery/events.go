@@ -78,6 +78,8 @@ type MergeRequestChanged struct {
 	Assignees []int64  `json:"assignees,omitempty"`
 	Reviewers []int64  `json:"reviewers,omitempty"`
 	Mentions  []string `json:"mentions,omitempty"`
+	// InReview: the notes of a review, submitted with it, tell people of it.
+	InReview bool `json:"in_review,omitempty"`
 }
 
 // NoteAdded tells of a comment.
@@ -87,6 +89,15 @@ type NoteAdded struct {
 	NoteableIID  int64  `json:"noteable_iid"`
 	CommitSHA    string `json:"commit_sha,omitempty"`
 	UserID       int64  `json:"user_id"`
+	// Review is what the note was submitted with; nil: it was written alone.
+	Review *Review `json:"review,omitempty"`
+}
+
+// Review is what somebody submitted at once about a merge request: each note
+// has an event of its own, and people are told of all by the first.
+type Review struct {
+	Notes    []int64 `json:"notes"`
+	Approved bool    `json:"approved,omitempty"`
 }
 
 // PipelineChanged tells that a pipeline changed its status. Statuses are

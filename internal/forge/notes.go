@@ -23,20 +23,36 @@ type NewNote struct {
 // AddNote writes a note on behalf of the caller, who needs to be Reporter, or
 // to see a project that is not private.
 func (s *Service) AddNote(ctx context.Context, who delivery.Identity, p delivery.Project, n NewNote) (Note, error) {
-	role, err := s.access.RoleIn(ctx, who, p)
+	note, err := s.composeNote(ctx, who, p, n)
 	if err != nil {
 		return Note{}, err
 	}
-	if who.User == nil || who.Kind == delivery.JobToken || !CanRead(p, role) {
-		return Note{}, &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
+	if note.DiscussionID == "" {
+		note.DiscussionID = newDiscussionID()
 	}
-	if strings.TrimSpace(n.Body) == "" {
-		return Note{}, invalidField("body", "can't be blank")
+	return s.store.CreateNote(ctx, note)
+}
+
+// mayNote refuses callers who may not write notes in a project.
+func (s *Service) mayNote(ctx context.Context, who delivery.Identity, p delivery.Project) (delivery.Role, error) {
+	role, err := s.access.RoleIn(ctx, who, p)
+	if err == nil && (who.User == nil || who.Kind == delivery.JobToken || !CanRead(p, role)) {
+		err = &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
 	}
-	if len(n.Body) > maxNote {
-		return Note{}, invalidField("body", "is too long (maximum is 1000000 characters)")
+	return role, err
+}
+
+// composeNote checks a note and finds its place. A note that begins a thread
+// has no DiscussionID yet.
+func (s *Service) composeNote(ctx context.Context, who delivery.Identity, p delivery.Project, n NewNote) (Note, error) {
+	if _, err := s.mayNote(ctx, who, p); err != nil {
+		return Note{}, err
 	}
-	note := Note{ProjectID: p.ID, AuthorID: who.User.ID, Body: strings.ToValidUTF8(n.Body, "\uFFFD"), Position: n.Position, Individual: !n.Thread && n.DiscussionID == "", Resolvable: n.Thread, CreatedAt: s.now()}
+	body, err := noteBody(n.Body)
+	if err != nil {
+		return Note{}, err
+	}
+	note := Note{ProjectID: p.ID, AuthorID: who.User.ID, Body: body, Position: n.Position, Individual: !n.Thread && n.DiscussionID == "", Resolvable: n.Thread, CreatedAt: s.now()}
 	if n.MergeRequest != nil {
 		note.NoteableType, note.NoteableID, note.NoteableIID = "MergeRequest", n.MergeRequest.ID, n.MergeRequest.IID
 	} else {
@@ -45,29 +61,43 @@ func (s *Service) AddNote(ctx context.Context, who delivery.Identity, p delivery
 		}
 		note.NoteableType, note.Resolvable = "Commit", false
 	}
-	if n.Position != nil && n.DiscussionID == "" {
-		if note.Excerpt, err = s.place(ctx, p.ID, n.Position); err != nil {
-			return Note{}, err
-		}
-		original := *n.Position
-		note.Original = &original
-		if n.MergeRequest != nil {
-			note.Resolvable, note.Individual = true, false
-			if note.Position, err = s.latest(ctx, *n.MergeRequest, original); err != nil {
-				return Note{}, err
-			}
-		}
-	}
 	if n.DiscussionID == "" {
-		note.DiscussionID = newDiscussionID()
-		return s.store.CreateNote(ctx, note)
+		return note, s.placeNote(ctx, &note, n.MergeRequest, n.Position)
 	}
 	thread, err := s.thread(ctx, p.ID, note, n.DiscussionID)
 	if err != nil {
 		return Note{}, err
 	}
 	note.DiscussionID, note.Resolvable, note.Position, note.Original = n.DiscussionID, thread[0].Resolvable, thread[0].Position, thread[0].Original
-	return s.store.CreateNote(ctx, note)
+	return note, nil
+}
+
+// placeNote puts a note on a line; at is where its author saw the line.
+func (s *Service) placeNote(ctx context.Context, note *Note, m *delivery.MergeRequest, at *NotePosition) (err error) {
+	if at == nil {
+		return nil
+	}
+	if note.Excerpt, err = s.place(ctx, note.ProjectID, at); err != nil {
+		return err
+	}
+	original := *at
+	note.Original = &original
+	if m != nil {
+		note.Resolvable, note.Individual = true, false
+		note.Position, err = s.latest(ctx, *m, original)
+	}
+	return err
+}
+
+// noteBody is the text of a note as it is stored.
+func noteBody(body string) (string, error) {
+	if strings.TrimSpace(body) == "" {
+		return "", invalidField("body", "can't be blank")
+	}
+	if len(body) > maxNote {
+		return "", invalidField("body", "is too long (maximum is 1000000 characters)")
+	}
+	return strings.ToValidUTF8(body, "\uFFFD"), nil
 }
 
 func checkPosition(p *NotePosition) error {
@@ -155,10 +185,11 @@ func (s *Service) EditNote(ctx context.Context, who delivery.Identity, p deliver
 	if err := s.ownsNote(ctx, who, p, n); err != nil {
 		return n, err
 	}
-	if strings.TrimSpace(body) == "" || len(body) > maxNote {
-		return n, invalidField("body", "can't be blank or longer than 1000000 characters")
+	text, err := noteBody(body)
+	if err != nil {
+		return n, err
 	}
-	n.Body, n.UpdatedAt = strings.ToValidUTF8(body, "\uFFFD"), s.now()
+	n.Body, n.UpdatedAt = text, s.now()
 	return n, s.store.UpdateNote(ctx, n)
 }
 
@@ -188,12 +219,8 @@ func (s *Service) Resolve(ctx context.Context, who delivery.Identity, p delivery
 	if err != nil {
 		return nil, err
 	}
-	role, err := s.access.RoleIn(ctx, who, p)
-	if err != nil {
+	if err := s.mayResolve(ctx, who, p, m); err != nil {
 		return nil, err
-	}
-	if who.User == nil || role < delivery.Developer && who.User.ID != m.AuthorID {
-		return nil, &delivery.Error{Kind: delivery.Forbidden, Message: "403 Forbidden"}
 	}
 	if !list[0].Resolvable {
 		return nil, delivery.Errorf(delivery.Invalid, "The discussion is not resolvable.")

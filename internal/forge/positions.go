@@ -272,33 +272,52 @@ func (p NotePosition) Lines() (first, last int) {
 	return first, last
 }
 
-// retrace moves the notes on lines to a merge request's current version. Notes
-// whose line is gone stay where they were: they are outdated.
+// retrace moves the notes on lines, held back ones too, to a merge request's
+// current version. Notes whose line is gone stay where they were: they are
+// outdated.
 func (s *Service) retrace(ctx context.Context, m delivery.MergeRequest) error {
 	notes, _, err := s.store.Notes(ctx, m.ProjectID, m.ID, "", true, 0, 0)
 	if err != nil {
 		return err
 	}
+	drafts, err := s.store.Drafts(ctx, m.ID, 0)
+	if err != nil {
+		return err
+	}
 	t := &tracer{s: s, project: m.ProjectID, diffs: map[string][]FileDiff{}}
 	for _, n := range notes {
-		if n.Position == nil || Current(*n.Position, m) {
-			continue
-		}
-		moved, ok, err := t.move(ctx, *n.Position, m.BaseSHA, m.StartSHA, m.HeadSHA)
-		if err != nil {
-			if delivery.IsNotFound(err) {
-				continue // a commit of the old version is gone
+		if moved, ok, err := t.renew(ctx, n.Position, m); err != nil {
+			return err
+		} else if ok {
+			if err := s.store.MoveNote(ctx, n.ID, moved); err != nil {
+				return err
 			}
-			return err
 		}
-		if !ok {
-			continue
-		}
-		if err := s.store.MoveNote(ctx, n.ID, moved); err != nil {
+	}
+	for _, d := range drafts {
+		if moved, ok, err := t.renew(ctx, d.Position, m); err != nil {
 			return err
+		} else if ok {
+			d.Position = &moved
+			if err := s.store.UpdateDraft(ctx, d); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// renew is where a position is in a merge request's current version; false
+// where it need not or cannot be moved.
+func (t *tracer) renew(ctx context.Context, p *NotePosition, m delivery.MergeRequest) (NotePosition, bool, error) {
+	if p == nil || Current(*p, m) {
+		return NotePosition{}, false, nil
+	}
+	moved, ok, err := t.move(ctx, *p, m.BaseSHA, m.StartSHA, m.HeadSHA)
+	if delivery.IsNotFound(err) { // a commit of the old version is gone
+		return NotePosition{}, false, nil
+	}
+	return moved, ok, err
 }
 
 // latest is a position in the merge request's current version, or the position
@@ -382,7 +401,8 @@ func (s *Service) unfolded(ctx context.Context, projectID int64, p *NotePosition
 	from := max(0, p.NewLine-4)
 	lines := []PatchLine{{Kind: '@'}}
 	for i := from; i < p.NewLine; i++ {
-		lines = append(lines, PatchLine{Kind: ' ', New: i + 1, Old: i + 1 + p.OldLine - p.NewLine, Text: strings.ToValidUTF8(all[i], "\uFFFD")})
+		old := i + 1 + p.OldLine - p.NewLine
+		lines = append(lines, PatchLine{Kind: ' ', New: i + 1, Old: old, NewAt: i + 1, OldAt: old, Text: strings.ToValidUTF8(all[i], "\uFFFD")})
 	}
 	return excerptOf(lines, len(lines)-1), nil
 }
@@ -393,15 +413,8 @@ func excerptOf(lines []PatchLine, at int) string {
 	for from > 0 && at-from < excerptLines-1 && lines[from-1].Kind != '@' {
 		from--
 	}
-	oldN, newN := 0, 0
 	var b strings.Builder
 	for _, l := range lines[from : at+1] {
-		if oldN == 0 && l.Old > 0 {
-			oldN = l.Old
-		}
-		if newN == 0 && l.New > 0 {
-			newN = l.New
-		}
 		switch l.Kind {
 		case '+', '-', ' ':
 			b.WriteByte(l.Kind)
@@ -409,5 +422,5 @@ func excerptOf(lines []PatchLine, at int) string {
 			b.WriteByte('\n')
 		}
 	}
-	return fmt.Sprintf("@@ -%d +%d @@\n", oldN, newN) + b.String()
+	return fmt.Sprintf("@@ -%d +%d @@\n", lines[from].OldAt, lines[from].NewAt) + b.String()
 }

@@ -703,15 +703,8 @@ func actorOf(who delivery.Identity) int64 {
 // Approve approves a merge request, or takes the approval back. Authors cannot
 // approve their own.
 func (s *Service) Approve(ctx context.Context, who delivery.Identity, p delivery.Project, m delivery.MergeRequest, sha string, approve bool) error {
-	role, err := s.access.RoleIn(ctx, who, p)
-	if err != nil {
+	if err := s.mayApprove(ctx, who, p, m, sha, approve); err != nil {
 		return err
-	}
-	if who.User == nil || role < delivery.Developer || who.User.ID == m.AuthorID && approve {
-		return &delivery.Error{Kind: delivery.Unauthenticated, Message: "401 Unauthorized"}
-	}
-	if sha != "" && sha != m.HeadSHA {
-		return delivery.Errorf(delivery.Conflict, "SHA does not match HEAD of source branch: %s", m.HeadSHA)
 	}
 	list, err := s.store.Approvals(ctx, m.ID)
 	if err != nil {
@@ -728,6 +721,21 @@ func (s *Service) Approve(ctx context.Context, who delivery.Identity, p delivery
 		verb = "unapproved"
 	}
 	return s.systemNote(ctx, m, who.User.ID, verb+" this merge request")
+}
+
+// mayApprove refuses who may not approve, and an approval of another version.
+func (s *Service) mayApprove(ctx context.Context, who delivery.Identity, p delivery.Project, m delivery.MergeRequest, sha string, approve bool) error {
+	role, err := s.access.RoleIn(ctx, who, p)
+	if err != nil {
+		return err
+	}
+	if who.User == nil || role < delivery.Developer || who.User.ID == m.AuthorID && approve {
+		return &delivery.Error{Kind: delivery.Unauthenticated, Message: "401 Unauthorized"}
+	}
+	if sha != "" && sha != m.HeadSHA {
+		return delivery.Errorf(delivery.Conflict, "SHA does not match HEAD of source branch: %s", m.HeadSHA)
+	}
+	return nil
 }
 
 // Approvals lists who approved a merge request.

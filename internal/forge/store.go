@@ -18,6 +18,7 @@ type Store interface {
 	protectionStore
 	mergeRequestStore
 	noteStore
+	draftStore
 	todoStore
 	mailStore
 	releaseStore

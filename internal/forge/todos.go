@@ -238,7 +238,7 @@ func (s *Service) notifyRequest(ctx context.Context, e delivery.Event, v deliver
 			return err
 		}
 	}
-	if err := s.mentioned(ctx, n, v.Mentions, m.Description, false); err != nil {
+	if err := s.mentioned(ctx, n, v.Mentions, m.Description, m.Description, false); err != nil {
 		return err
 	}
 	if v.OldSHA == "" && v.Action != "update" && v.Action != "open" {
@@ -246,14 +246,14 @@ func (s *Service) notifyRequest(ctx context.Context, e delivery.Event, v deliver
 			return err
 		}
 	}
-	if what == "" {
+	if what == "" || v.InReview {
 		return nil
 	}
 	return s.mailParticipants(ctx, n, n.actor.Name+" "+what)
 }
 
-// mentioned tells the people that a text names.
-func (s *Service) mentioned(ctx context.Context, n *notice, names []string, text string, addressed bool) error {
+// mentioned tells the people that a text names; whole is what their e-mail says.
+func (s *Service) mentioned(ctx context.Context, n *notice, names []string, text, whole string, addressed bool) error {
 	for i, name := range names {
 		u, err := s.access.UserByName(ctx, name)
 		if delivery.IsNotFound(err) {
@@ -266,19 +266,36 @@ func (s *Service) mentioned(ctx context.Context, n *notice, names []string, text
 		if addressed && i == 0 {
 			action = TodoAddressed
 		}
-		if err := s.todo(ctx, n, u.ID, action, text, n.actor.Name+" mentioned you:\n\n"+text); err != nil {
+		if err := s.todo(ctx, n, u.ID, action, text, n.actor.Name+" mentioned you:\n\n"+whole); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// notifyNote tells of a note, or of all that were submitted in one review.
 func (s *Service) notifyNote(ctx context.Context, e delivery.Event, v delivery.NoteAdded) error {
-	note, err := s.store.NoteByID(ctx, v.ID)
-	if err != nil || note.NoteableID == 0 {
-		return err
+	ids := []int64{v.ID}
+	if v.Review != nil {
+		if ids = v.Review.Notes; ids[0] != v.ID {
+			return nil // the first tells of all
+		}
 	}
-	m, err := s.store.MergeRequestByID(ctx, note.NoteableID)
+	var notes []Note
+	for _, id := range ids {
+		note, err := s.store.NoteByID(ctx, id)
+		if delivery.IsNotFound(err) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		notes = append(notes, note)
+	}
+	if len(notes) == 0 || notes[0].NoteableID == 0 {
+		return nil
+	}
+	m, err := s.store.MergeRequestByID(ctx, notes[0].NoteableID)
 	if err != nil {
 		return err
 	}
@@ -290,16 +307,40 @@ func (s *Service) notifyNote(ctx context.Context, e delivery.Event, v delivery.N
 	if err := s.store.SetTodos(ctx, TodoFilter{UserID: v.UserID, RequestID: m.ID}, 0, true); err != nil {
 		return err
 	}
-	n.note = note.ID
-	names, addressed := Mentions(note.Body)
-	if err := s.mentioned(ctx, n, names, note.Body, addressed); err != nil {
-		return err
+	return s.tellNotes(ctx, n, notes, v.Review)
+}
+
+// tellNotes tells the people whom notes mention, and then all who take part.
+func (s *Service) tellNotes(ctx context.Context, n *notice, notes []Note, review *delivery.Review) error {
+	whole, text := notes[0].Body, n.actor.Name+" commented"+noteText(notes[0])
+	if review != nil {
+		whole, text = "", n.actor.Name+" reviewed it"
+		for _, note := range notes {
+			whole += "\n\nComment" + noteText(note)
+		}
+		if review.Approved {
+			text += " and approved it"
+		}
+		text += "." + whole
 	}
+	for _, note := range notes {
+		n.note = note.ID
+		names, addressed := Mentions(note.Body)
+		if err := s.mentioned(ctx, n, names, note.Body, whole, addressed); err != nil {
+			return err
+		}
+	}
+	n.note = notes[0].ID
+	return s.mailParticipants(ctx, n, text)
+}
+
+// noteText is a note with its place, as e-mail shows it.
+func noteText(note Note) string {
 	where := ""
 	if p := note.Position; p != nil {
 		where = fmt.Sprintf(" on %s:%d", p.NewPath, max(p.NewLine, p.OldLine))
 	}
-	return s.mailParticipants(ctx, n, n.actor.Name+" commented"+where+":\n\n"+note.Body)
+	return where + ":\n\n" + note.Body
 }
 
 // notifyPipeline tells the author of a merge request whose pipeline failed.

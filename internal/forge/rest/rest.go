@@ -58,6 +58,7 @@ func Register(rt *api.Router, f *forge.Service, accounts Accounts, revision stri
 	h.files(rt)
 	h.mergeRequests(rt)
 	h.notes(rt)
+	h.draftNotes(rt)
 	h.todos(rt)
 	h.releases(rt)
 	h.hooks(rt)

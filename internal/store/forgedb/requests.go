@@ -208,19 +208,25 @@ func (s *Store) Approvals(ctx context.Context, id int64) ([]forge.Approval, erro
 // SetApproval implements forge.Store.
 func (s *Store) SetApproval(ctx context.Context, m delivery.MergeRequest, userID int64, approve bool) error {
 	return s.db.Write(ctx, func(t *store.Tx) error {
-		text, args, action := `DELETE FROM merge_request_approvals WHERE merge_request_id = ? AND user_id = ?`, []any{m.ID, userID}, "unapproved"
-		if approve {
-			text, args, action = `INSERT INTO merge_request_approvals (merge_request_id, user_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, []any{m.ID, userID, store.Millis(t.Now())}, "approved"
-		}
-		res, err := t.Exec(text, args...)
-		if err != nil {
-			return fmt.Errorf("forgedb: set approval: %w", err)
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		return t.Emit(delivery.EventMergeRequest, m.ProjectID, delivery.MergeRequestChanged{ID: m.ID, IID: m.IID, Action: action, UserID: userID})
+		_, err := setApproval(t, m, userID, approve, false)
+		return err
 	})
+}
+
+// setApproval reports whether it changed anything.
+func setApproval(t *store.Tx, m delivery.MergeRequest, userID int64, approve, inReview bool) (bool, error) {
+	text, args, action := `DELETE FROM merge_request_approvals WHERE merge_request_id = ? AND user_id = ?`, []any{m.ID, userID}, "unapproved"
+	if approve {
+		text, args, action = `INSERT INTO merge_request_approvals (merge_request_id, user_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, []any{m.ID, userID, store.Millis(t.Now())}, "approved"
+	}
+	res, err := t.Exec(text, args...)
+	if err != nil {
+		return false, fmt.Errorf("forgedb: set approval: %w", err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	return true, t.Emit(delivery.EventMergeRequest, m.ProjectID, delivery.MergeRequestChanged{ID: m.ID, IID: m.IID, Action: action, UserID: userID, InReview: inReview})
 }
 
 // ClearApprovals implements forge.Store.
@@ -291,38 +297,42 @@ func writePosition(p *forge.NotePosition) (string, error) {
 
 // CreateNote implements forge.Store.
 func (s *Store) CreateNote(ctx context.Context, n forge.Note) (forge.Note, error) {
-	position, err := writePosition(n.Position)
-	if err != nil {
-		return n, err
-	}
-	original, err := writePosition(n.Original)
-	if err != nil {
-		return n, err
-	}
-	err = s.db.Write(ctx, func(t *store.Tx) error {
+	err := s.db.Write(ctx, func(t *store.Tx) error {
 		var err error
-		n.ID, err = insert(t, `INSERT INTO notes (project_id, noteable_type, merge_request_id, noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, original_position, excerpt, resolvable, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-			n.ProjectID, n.NoteableType, store.Null(n.NoteableID), n.NoteableIID, n.CommitSHA, n.DiscussionID, n.Individual, n.System, n.AuthorID, n.Body, position, original, n.Excerpt, n.Resolvable, store.Millis(n.CreatedAt), store.Millis(n.CreatedAt))
-		if err != nil {
-			return fmt.Errorf("forgedb: create note: %w", err)
+		if n, err = insertNote(t, n); err != nil || n.System {
+			return err
 		}
-		if !n.Individual {
-			if _, err := t.Exec(`UPDATE notes SET individual = 0 WHERE discussion_id = ?`, n.DiscussionID); err != nil {
-				return fmt.Errorf("forgedb: create note: %w", err)
-			}
-		}
-		if n.NoteableID != 0 {
-			if _, err := t.Exec(`UPDATE merge_requests SET updated_at = ? WHERE id = ?`, store.Millis(n.CreatedAt), n.NoteableID); err != nil {
-				return fmt.Errorf("forgedb: create note: %w", err)
-			}
-		}
-		if n.System {
-			return nil
-		}
-		return t.Emit(delivery.EventNote, n.ProjectID, delivery.NoteAdded{ID: n.ID, NoteableType: n.NoteableType, NoteableIID: n.NoteableIID, CommitSHA: n.CommitSHA, UserID: n.AuthorID})
+		return emitNote(t, n, nil)
 	})
-	n.UpdatedAt = n.CreatedAt
 	return n, err
+}
+
+func insertNote(t *store.Tx, n forge.Note) (forge.Note, error) {
+	position, original, err := writePositions(n)
+	if err != nil {
+		return n, err
+	}
+	n.UpdatedAt = n.CreatedAt
+	n.ID, err = insert(t, `INSERT INTO notes (project_id, noteable_type, merge_request_id, noteable_iid, commit_sha, discussion_id, individual, system, author_id, body, position, original_position, excerpt, resolvable, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		n.ProjectID, n.NoteableType, store.Null(n.NoteableID), n.NoteableIID, n.CommitSHA, n.DiscussionID, n.Individual, n.System, n.AuthorID, n.Body, position, original, n.Excerpt, n.Resolvable, store.Millis(n.CreatedAt), store.Millis(n.CreatedAt))
+	if err != nil {
+		return n, fmt.Errorf("forgedb: create note: %w", err)
+	}
+	if !n.Individual {
+		if _, err := t.Exec(`UPDATE notes SET individual = 0 WHERE discussion_id = ?`, n.DiscussionID); err != nil {
+			return n, fmt.Errorf("forgedb: create note: %w", err)
+		}
+	}
+	if n.NoteableID != 0 {
+		if _, err := t.Exec(`UPDATE merge_requests SET updated_at = ? WHERE id = ?`, store.Millis(n.CreatedAt), n.NoteableID); err != nil {
+			return n, fmt.Errorf("forgedb: create note: %w", err)
+		}
+	}
+	return n, nil
+}
+
+func emitNote(t *store.Tx, n forge.Note, review *delivery.Review) error {
+	return t.Emit(delivery.EventNote, n.ProjectID, delivery.NoteAdded{ID: n.ID, NoteableType: n.NoteableType, NoteableIID: n.NoteableIID, CommitSHA: n.CommitSHA, UserID: n.AuthorID, Review: review})
 }
 
 // UpdateNote implements forge.Store.
