@@ -97,13 +97,15 @@ func (s *Service) mailTo(ctx context.Context, n *notice, u delivery.User, text s
 		return nil
 	}
 	m, p := n.request, n.project
-	link := s.RequestURL(p, m.IID)
+	what, link, thread, subject := "merge request", s.RequestURL(p, m.IID), fmt.Sprintf("merge_request_%d@%s", m.ID, s.host()), fmt.Sprintf("%s | %s (!%d)", p.Name, m.Title, m.IID)
+	if m.ID == 0 {
+		what, link, thread, subject = "discussion", s.WebURL(p)+"/-/commit/"+n.commit.SHA, fmt.Sprintf("commit_%d_%s@%s", p.ID, n.commit.SHA, s.host()), fmt.Sprintf("%s | %s (%s)", p.Name, n.title(), n.commit.SHA[:8])
+	}
 	if n.note != 0 {
 		link += fmt.Sprintf("#note_%d", n.note)
 	}
-	thread := fmt.Sprintf("merge_request_%d@%s", m.ID, s.host())
-	q := QueuedMail{MessageID: fmt.Sprintf("%d.%d@%s", n.event.ID, u.ID, s.host()), UserID: u.ID, Subject: fmt.Sprintf("%s | %s (!%d)", p.Name, m.Title, m.IID),
-		Body: clip(text, 100<<10) + "\n\n-- \n" + link + "\nYou get this because you take part in this merge request. How much you get: " + s.o.ExternalURL + "/dashboard/todos\n", Thread: thread, NextAt: s.now(), CreatedAt: s.now()}
+	q := QueuedMail{MessageID: fmt.Sprintf("%d.%d@%s", n.event.ID, u.ID, s.host()), UserID: u.ID, Subject: subject,
+		Body: clip(text, 100<<10) + "\n\n-- \n" + link + "\nYou get this because you take part in this " + what + ". How much you get: " + s.o.ExternalURL + "/dashboard/todos\n", Thread: thread, NextAt: s.now(), CreatedAt: s.now()}
 	if err := s.store.QueueMail(ctx, q); err != nil {
 		return err
 	}
@@ -120,16 +122,9 @@ func (s *Service) mailParticipants(ctx context.Context, n *notice, text string) 
 	if s.o.Mailer == nil {
 		return nil
 	}
-	m := n.request
-	people := append(append([]int64{m.AuthorID}, m.AssigneeIDs...), m.ReviewerIDs...)
-	notes, _, err := s.store.Notes(ctx, m.ProjectID, m.ID, "", true, 0, 0)
+	people, err := s.participants(ctx, n)
 	if err != nil {
 		return err
-	}
-	for _, note := range notes {
-		if !note.System {
-			people = append(people, note.AuthorID)
-		}
 	}
 	for _, id := range people {
 		if n.told[id] {
@@ -147,6 +142,34 @@ func (s *Service) mailParticipants(ctx context.Context, n *notice, text string) 
 		n.told[id] = true
 	}
 	return nil
+}
+
+// participants lists who has to do with a merge request, or with a commit: who
+// wrote it, and who wrote about it.
+func (s *Service) participants(ctx context.Context, n *notice) ([]int64, error) {
+	m := n.request
+	people := append(append([]int64{m.AuthorID}, m.AssigneeIDs...), m.ReviewerIDs...)
+	if m.ID == 0 {
+		people = nil
+		for _, email := range []string{n.commit.Author.Email, n.commit.Committer.Email} {
+			u, err := s.access.UserByName(ctx, email)
+			if err == nil {
+				people = append(people, u.ID)
+			} else if !delivery.IsNotFound(err) {
+				return nil, err
+			}
+		}
+	}
+	notes, _, err := s.store.Notes(ctx, n.project.ID, m.ID, n.commit.SHA, true, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range notes {
+		if !note.System {
+			people = append(people, note.AuthorID)
+		}
+	}
+	return people, nil
 }
 
 // sendMails sends what is due, at once and again after failures, until ctx

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha1" //nolint:gosec // GitLab's line codes are made with it
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 const (
 	excerptLines = 8       // of a diff that are kept with a note on a line
+	excerptMost  = 50      // of a diff that are kept with a note on several
 	wholeFile    = 5 << 20 // bytes of one file's diff that positions are looked up in
 )
 
@@ -221,57 +221,6 @@ func (t *tracer) move(ctx context.Context, p NotePosition, base, start, head str
 	return out, true, nil
 }
 
-type rangeEnd struct {
-	LineCode string `json:"line_code"`
-	Type     string `json:"type"`
-	OldLine  int    `json:"old_line,omitempty"`
-	NewLine  int    `json:"new_line,omitempty"`
-}
-
-type lineRange struct {
-	Start rangeEnd `json:"start"`
-	End   rangeEnd `json:"end"`
-}
-
-// moveRange moves the lines of a note on several as far as its last one moved.
-func moveRange(from, to NotePosition) json.RawMessage {
-	var r lineRange
-	if len(from.LineRange) == 0 || json.Unmarshal(from.LineRange, &r) != nil {
-		return nil
-	}
-	for _, e := range []*rangeEnd{&r.Start, &r.End} {
-		if e.OldLine > 0 && from.OldLine > 0 && to.OldLine > 0 {
-			e.OldLine += to.OldLine - from.OldLine
-		}
-		if e.NewLine > 0 && from.NewLine > 0 && to.NewLine > 0 {
-			e.NewLine += to.NewLine - from.NewLine
-		}
-		e.LineCode = LineCode(to.NewPath, e.OldLine, e.NewLine)
-	}
-	raw, err := json.Marshal(r)
-	if err != nil {
-		return nil
-	}
-	return raw
-}
-
-// Lines returns the first and last line of a note on several lines, on the new
-// side where it has one; both are 0 for a note on a single line.
-func (p NotePosition) Lines() (first, last int) {
-	var r lineRange
-	if len(p.LineRange) == 0 || json.Unmarshal(p.LineRange, &r) != nil {
-		return 0, 0
-	}
-	first, last = max(r.Start.NewLine, 0), max(r.End.NewLine, 0)
-	if first == 0 || last == 0 {
-		first, last = r.Start.OldLine, r.End.OldLine
-	}
-	if first <= 0 || last <= first {
-		return 0, 0
-	}
-	return first, last
-}
-
 // retrace moves the notes on lines, held back ones too, to a merge request's
 // current version. Notes whose line is gone stay where they were: they are
 // outdated.
@@ -376,9 +325,16 @@ func (s *Service) place(ctx context.Context, projectID int64, p *NotePosition) (
 			p.NewLine = n
 		}
 	}
+	first, err := completeRange(lines, p)
+	if err != nil {
+		return "", err
+	}
 	for i, l := range lines {
 		if l.Old == p.OldLine && l.New == p.NewLine && (l.Old > 0 || l.New > 0) {
-			return excerptOf(lines, i), nil
+			if first < 0 || first > i {
+				first = i - excerptLines + 1
+			}
+			return excerptOf(lines, first, i), nil
 		}
 	}
 	return s.unfolded(ctx, projectID, p)
@@ -399,18 +355,21 @@ func (s *Service) unfolded(ctx context.Context, projectID int64, p *NotePosition
 		return "", notThere
 	}
 	from := max(0, p.NewLine-4)
+	if first, _ := p.Lines(); first > 0 && first < p.NewLine {
+		from = max(first-1, p.NewLine-excerptMost)
+	}
 	lines := []PatchLine{{Kind: '@'}}
 	for i := from; i < p.NewLine; i++ {
 		old := i + 1 + p.OldLine - p.NewLine
 		lines = append(lines, PatchLine{Kind: ' ', New: i + 1, Old: old, NewAt: i + 1, OldAt: old, Text: strings.ToValidUTF8(all[i], "\uFFFD")})
 	}
-	return excerptOf(lines, len(lines)-1), nil
+	return excerptOf(lines, 0, len(lines)-1), nil
 }
 
-// excerptOf writes the lines of a hunk down to one of them as a patch.
-func excerptOf(lines []PatchLine, at int) string {
+// excerptOf writes the lines of a hunk from one down to another as a patch.
+func excerptOf(lines []PatchLine, first, at int) string {
 	from := at
-	for from > 0 && at-from < excerptLines-1 && lines[from-1].Kind != '@' {
+	for from > max(first, 0) && at-from < excerptMost-1 && lines[from-1].Kind != '@' {
 		from--
 	}
 	var b strings.Builder

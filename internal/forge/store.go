@@ -127,6 +127,7 @@ type MergeRequestFilter struct {
 	Draft        *bool
 	OrderBy      string // created_at, updated_at, title
 	Ascending    bool
+	MadeCommit   string         // whose merge or squash made this commit
 	Visible      *ProjectFilter // only in projects that this filter lets through
 }
 
@@ -215,6 +216,8 @@ type noteStore interface {
 	// Discussion lists the notes of one thread, oldest first.
 	Discussion(ctx context.Context, projectID int64, discussionID string) ([]Note, error)
 	Unresolved(ctx context.Context, mergeRequestID int64) (int, error)
+	// NotedCommits lists the commits of a project that somebody wrote notes on.
+	NotedCommits(ctx context.Context, projectID int64) ([]string, error)
 }
 
 // Release is a tag that was made public with a text and links.

@@ -20,6 +20,12 @@ const (
 	TodoFailed    = "build_failed"
 )
 
+// What an entry can be about, as GitLab names it.
+const (
+	TargetRequest = "MergeRequest"
+	TargetCommit  = "Commit"
+)
+
 // Todo is something that waits for a person's attention.
 type Todo struct {
 	ID             int64
@@ -27,7 +33,8 @@ type Todo struct {
 	ProjectID      int64
 	MergeRequestID int64
 	IID            int64
-	Title          string // of the merge request
+	CommitSHA      string // what it is about where there is no merge request
+	Title          string // of the merge request or the commit
 	NoteID         int64  // 0: the merge request itself
 	AuthorID       int64  // who caused it
 	Action         string
@@ -46,6 +53,8 @@ type TodoFilter struct {
 	AuthorID  int64
 	ProjectID int64
 	RequestID int64          // id of a merge request
+	CommitSHA string         // of a commit; with ProjectID
+	Target    string         // TargetRequest or TargetCommit
 	Visible   *ProjectFilter // only in projects that this filter lets through
 }
 
@@ -159,20 +168,35 @@ func (s *Service) notify(ctx context.Context, e delivery.Event) error {
 	return nil
 }
 
-// notice is one event on its way to people.
+// notice is one event on its way to people. It is about a merge request or,
+// where that has no ID, about a commit.
 type notice struct {
 	event   delivery.Event
 	project delivery.Project
 	request delivery.MergeRequest
+	commit  delivery.Commit
 	actor   delivery.User
 	note    int64
 	told    map[int64]bool // who got e-mail
 }
 
+// title is that of the merge request or the commit.
+func (n *notice) title() string {
+	if n.request.ID == 0 {
+		return clip(n.commit.Title(), 200)
+	}
+	return n.request.Title
+}
+
 func (s *Service) noticeOf(ctx context.Context, e delivery.Event, m delivery.MergeRequest, actorID int64) (*notice, error) {
-	n := &notice{event: e, request: m, told: map[int64]bool{actorID: true}}
+	return s.actorsNotice(ctx, notice{event: e, request: m}, m.ProjectID, actorID)
+}
+
+func (s *Service) actorsNotice(ctx context.Context, about notice, projectID, actorID int64) (*notice, error) {
+	n := &about
+	n.told = map[int64]bool{actorID: true}
 	var err error
-	if n.project, err = s.store.ProjectByID(ctx, m.ProjectID); err != nil {
+	if n.project, err = s.store.ProjectByID(ctx, projectID); err != nil {
 		return nil, err
 	}
 	n.actor, err = s.access.User(ctx, actorID)
@@ -205,7 +229,7 @@ func (s *Service) todo(ctx context.Context, n *notice, userID int64, action, bod
 	if err != nil || !ok {
 		return err
 	}
-	t := Todo{UserID: u.ID, ProjectID: n.project.ID, MergeRequestID: n.request.ID, NoteID: n.note, AuthorID: n.actor.ID, Action: action, Body: clip(body, 500), EventID: n.event.ID, CreatedAt: n.event.At}
+	t := Todo{UserID: u.ID, ProjectID: n.project.ID, MergeRequestID: n.request.ID, CommitSHA: n.commit.SHA, Title: n.title(), NoteID: n.note, AuthorID: n.actor.ID, Action: action, Body: clip(body, 500), EventID: n.event.ID, CreatedAt: n.event.At}
 	if err := s.store.AddTodo(ctx, t); err != nil {
 		return err
 	}
@@ -292,8 +316,11 @@ func (s *Service) notifyNote(ctx context.Context, e delivery.Event, v delivery.N
 		}
 		notes = append(notes, note)
 	}
-	if len(notes) == 0 || notes[0].NoteableID == 0 {
+	if len(notes) == 0 {
 		return nil
+	}
+	if notes[0].NoteableID == 0 {
+		return s.notifyCommitNote(ctx, e, notes, v.UserID)
 	}
 	m, err := s.store.MergeRequestByID(ctx, notes[0].NoteableID)
 	if err != nil {
@@ -308,6 +335,23 @@ func (s *Service) notifyNote(ctx context.Context, e delivery.Event, v delivery.N
 		return err
 	}
 	return s.tellNotes(ctx, n, notes, v.Review)
+}
+
+// notifyCommitNote tells of a note on a commit.
+func (s *Service) notifyCommitNote(ctx context.Context, e delivery.Event, notes []Note, actorID int64) error {
+	projectID := notes[0].ProjectID
+	c, err := s.Commit(ctx, projectID, notes[0].CommitSHA)
+	if err != nil {
+		return err
+	}
+	n, err := s.actorsNotice(ctx, notice{event: e, commit: c}, projectID, actorID)
+	if err != nil {
+		return err
+	}
+	if err := s.store.SetTodos(ctx, TodoFilter{UserID: actorID, ProjectID: projectID, CommitSHA: c.SHA}, 0, true); err != nil {
+		return err
+	}
+	return s.tellNotes(ctx, n, notes, nil)
 }
 
 // tellNotes tells the people whom notes mention, and then all who take part.

@@ -31,8 +31,6 @@ func (h *handlers) commits(rt *api.Router) {
 	rt.Handle("GET /projects/{project}/repository/commits/{sha}/sequence", reader, code(h.commitSequence))
 	rt.Handle("POST /projects/{project}/repository/commits/{sha}/revert", dev, h.pick(true))
 	rt.Handle("POST /projects/{project}/repository/commits/{sha}/cherry_pick", dev, h.pick(false))
-	rt.Handle("GET /projects/{project}/repository/commits/{sha}/comments", reader, code(h.commitComments))
-	rt.Handle("POST /projects/{project}/repository/commits/{sha}/comments", api.Need{Role: delivery.Reporter}, h.addCommitComment)
 }
 
 func (h *handlers) listCommits(w http.ResponseWriter, r *api.Request) error {

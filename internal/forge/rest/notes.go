@@ -26,6 +26,7 @@ func (h *handlers) notes(rt *api.Router) {
 	rt.Handle("POST "+mr+"/discussions/{discussion}/notes", guest, h.request(h.answer))
 	rt.Handle("PUT "+mr+"/discussions/{discussion}/notes/{note}", guest, h.request(h.editDiscussionNote))
 	rt.Handle("DELETE "+mr+"/discussions/{discussion}/notes/{note}", guest, h.request(h.deleteNote))
+	h.commitNotes(rt)
 }
 
 func (h *handlers) noteShape(r *api.Request, n forge.Note) (map[string]any, error) {
@@ -42,7 +43,7 @@ func (h *handlers) noteShape(r *api.Request, n forge.Note) (map[string]any, erro
 	out := map[string]any{"id": n.ID, "type": kind, "body": n.Body, "author": author, "created_at": n.CreatedAt, "updated_at": n.UpdatedAt, "system": n.System, "noteable_id": n.NoteableID, "noteable_type": n.NoteableType, "project_id": n.ProjectID,
 		"noteable_iid": n.NoteableIID, "resolvable": n.Resolvable, "confidential": false, "internal": false, "attachment": nil, "commit_id": nil, "commands_changes": map[string]any{}}
 	if n.CommitSHA != "" {
-		out["commit_id"] = n.CommitSHA
+		out["commit_id"], out["noteable_id"], out["noteable_iid"] = n.CommitSHA, nil, nil
 	}
 	if n.Position != nil {
 		out["position"], out["original_position"] = n.Position, n.Original
@@ -167,7 +168,11 @@ func (h *handlers) discussionShape(r *api.Request, notes []forge.Note) (map[stri
 }
 
 func (h *handlers) listDiscussions(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	all, err := h.f.Discussions(r.Context(), r.Project.ID, &m, "")
+	return h.writeDiscussions(w, r, &m, "")
+}
+
+func (h *handlers) writeDiscussions(w http.ResponseWriter, r *api.Request, m *delivery.MergeRequest, commit string) error {
+	all, err := h.f.Discussions(r.Context(), r.Project.ID, m, commit)
 	if err != nil {
 		return err
 	}
@@ -178,8 +183,10 @@ func (h *handlers) listDiscussions(w http.ResponseWriter, r *api.Request, m deli
 	return paged(w, r, out)
 }
 
-func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest, id string, status int) error {
-	notes, err := h.f.Discussion(r.Context(), r.Project.ID, &m, "", id)
+// writeDiscussion answers a thread of a merge request or, where m is nil, of a
+// commit.
+func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, m *delivery.MergeRequest, commit, id string, status int) error {
+	notes, err := h.f.Discussion(r.Context(), r.Project.ID, m, commit, id)
 	if err != nil {
 		return err
 	}
@@ -191,7 +198,7 @@ func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, m deli
 }
 
 func (h *handlers) getDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	return h.writeDiscussion(w, r, m, r.PathValue("discussion"), http.StatusOK)
+	return h.writeDiscussion(w, r, &m, "", r.PathValue("discussion"), http.StatusOK)
 }
 
 func (h *handlers) addDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
@@ -203,7 +210,7 @@ func (h *handlers) addDiscussion(w http.ResponseWriter, r *api.Request, m delive
 	if err != nil {
 		return err
 	}
-	return h.writeDiscussion(w, r, m, n.DiscussionID, http.StatusCreated)
+	return h.writeDiscussion(w, r, &m, "", n.DiscussionID, http.StatusCreated)
 }
 
 func (h *handlers) answer(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
@@ -230,7 +237,7 @@ func (h *handlers) resolveDiscussion(w http.ResponseWriter, r *api.Request, m de
 	if _, err := h.f.Resolve(r.Context(), r.Who, r.Project, m, id, *p.Resolved); err != nil {
 		return err
 	}
-	return h.writeDiscussion(w, r, m, id, http.StatusOK)
+	return h.writeDiscussion(w, r, &m, "", id, http.StatusOK)
 }
 
 func (h *handlers) editDiscussionNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
@@ -253,69 +260,4 @@ func (h *handlers) editDiscussionNote(w http.ResponseWriter, r *api.Request, m d
 		return err
 	}
 	return h.writeNote(w, r, n, http.StatusOK)
-}
-
-func (h *handlers) commitComments(w http.ResponseWriter, r *api.Request) error {
-	sha, err := h.f.ResolveRef(r.Context(), r.Project.ID, r.PathValue("sha"))
-	if err != nil {
-		return err
-	}
-	p := api.PageOf(r.Request)
-	list, total, err := h.f.Notes(r.Context(), r.Project.ID, nil, sha, true, p.PerPage, p.Offset())
-	if err != nil {
-		return err
-	}
-	out, err := shapes(r, list, h.commentShape)
-	if err != nil {
-		return err
-	}
-	return api.List(w, r, p, total, out)
-}
-
-func (h *handlers) commentShape(r *api.Request, n forge.Note) (map[string]any, error) {
-	author, err := h.user(r.Context(), n.AuthorID)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]any{"note": n.Body, "author": author, "created_at": n.CreatedAt, "path": nil, "line": nil, "line_type": nil}
-	if n.Position != nil {
-		out["path"], out["line"], out["line_type"] = n.Position.NewPath, n.Position.NewLine, "new"
-	}
-	return out, nil
-}
-
-func (h *handlers) addCommitComment(w http.ResponseWriter, r *api.Request) error {
-	var p struct {
-		Note     string `json:"note"`
-		Path     string `json:"path"`
-		Line     int    `json:"line"`
-		LineType string `json:"line_type"`
-	}
-	if err := api.Decode(r, &p); err != nil {
-		return err
-	}
-	c, err := h.f.Commit(r.Context(), r.Project.ID, r.PathValue("sha"))
-	if err != nil {
-		return err
-	}
-	n := forge.NewNote{CommitSHA: c.SHA, Body: p.Note}
-	if p.Path != "" && p.Line > 0 {
-		base := c.SHA
-		if len(c.Parents) > 0 {
-			base = c.Parents[0]
-		}
-		n.Position = &forge.NotePosition{BaseSHA: base, StartSHA: base, HeadSHA: c.SHA, PositionType: "text", NewPath: p.Path, OldPath: p.Path, NewLine: p.Line}
-		if p.LineType == "old" {
-			n.Position.NewLine, n.Position.OldLine = 0, p.Line
-		}
-	}
-	note, err := h.f.AddNote(r.Context(), r.Who, r.Project, n)
-	if err != nil {
-		return err
-	}
-	out, err := h.commentShape(r, note)
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusCreated, out)
 }

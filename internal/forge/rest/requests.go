@@ -611,20 +611,15 @@ func (h *handlers) commitMergeRequests(w http.ResponseWriter, r *api.Request) er
 	if err != nil {
 		return err
 	}
-	list, _, err := h.f.MergeRequests(r.Context(), forge.MergeRequestFilter{ProjectIDs: []int64{r.Project.ID}}, 0, 0)
+	list, err := h.f.RequestsOfCommit(r.Context(), r.Project.ID, sha)
 	if err != nil {
 		return err
 	}
-	out := []map[string]any{}
-	for _, m := range list {
-		if m.HeadSHA != sha && m.MergeCommitSHA != sha && m.SquashCommitSHA != sha {
-			continue
-		}
-		shape, err := h.requestShape(r, r.Project, m)
-		if err != nil {
-			return err
-		}
-		out = append(out, shape)
+	out, err := shapes(r, list, func(r *api.Request, m delivery.MergeRequest) (map[string]any, error) {
+		return h.requestShape(r, r.Project, m)
+	})
+	if err != nil {
+		return err
 	}
 	return paged(w, r, out)
 }

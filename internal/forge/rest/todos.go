@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/slipwayhq/slipway/internal/api"
+	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
 )
 
@@ -53,7 +54,9 @@ func (h *handlers) listTodos(w http.ResponseWriter, r *api.Request) error {
 		}
 	}
 	p := api.PageOf(r.Request)
-	if kind := q.Get("type"); kind != "" && kind != "MergeRequest" {
+	switch f.Target = q.Get("type"); f.Target {
+	case "", forge.TargetRequest, forge.TargetCommit:
+	default: // kinds of GitLab's that are not here
 		return api.List(w, r, p, 0, []any{})
 	}
 	list, total, err := h.f.Todos(r.Context(), r.Who, f, p.PerPage, p.Offset())
@@ -73,27 +76,44 @@ func (h *handlers) todoShape(r *api.Request, t forge.Todo) (map[string]any, erro
 	if err != nil {
 		return nil, err
 	}
-	m, err := h.f.MergeRequestByID(ctx, t.MergeRequestID)
-	if err != nil {
-		return nil, err
-	}
 	author, err := h.user(ctx, t.AuthorID)
 	if err != nil {
 		return nil, err
 	}
-	target, err := h.requestShape(r, p, m)
+	kind, target, address, err := h.todoTarget(r, p, t)
 	if err != nil {
 		return nil, err
 	}
-	address, state := h.f.RequestURL(p, m.IID), "pending"
+	state := "pending"
 	if t.NoteID != 0 {
 		address += "#note_" + itoa(t.NoteID)
 	}
 	if t.Done {
 		state = "done"
 	}
-	return map[string]any{"id": t.ID, "action_name": t.Action, "target_type": "MergeRequest", "target": target, "target_url": address, "body": t.Body, "state": state, "author": author, "created_at": t.CreatedAt, "updated_at": t.UpdatedAt,
+	return map[string]any{"id": t.ID, "action_name": t.Action, "target_type": kind, "target": target, "target_url": address, "body": t.Body, "state": state, "author": author, "created_at": t.CreatedAt, "updated_at": t.UpdatedAt,
 		"project": map[string]any{"id": p.ID, "name": p.Name, "name_with_namespace": p.Namespace.Name + " / " + p.Name, "path": p.Path, "path_with_namespace": p.FullPath, "description": p.Description, "created_at": p.CreatedAt}}, nil
+}
+
+// todoTarget is what an entry is about, and its page.
+func (h *handlers) todoTarget(r *api.Request, p delivery.Project, t forge.Todo) (kind string, target map[string]any, address string, err error) {
+	if t.CommitSHA != "" {
+		c, err := h.f.Commit(r.Context(), p.ID, t.CommitSHA)
+		if delivery.IsNotFound(err) { // it went with its branch
+			c, err = delivery.Commit{SHA: t.CommitSHA, Message: t.Title}, nil
+		}
+		if err != nil {
+			return "", nil, "", err
+		}
+		shape := h.commitShape(p, c)
+		return forge.TargetCommit, shape, h.f.WebURL(p) + "/-/commit/" + t.CommitSHA, nil
+	}
+	m, err := h.f.MergeRequestByID(r.Context(), t.MergeRequestID)
+	if err != nil {
+		return "", nil, "", err
+	}
+	target, err = h.requestShape(r, p, m)
+	return forge.TargetRequest, target, h.f.RequestURL(p, m.IID), err
 }
 
 func (h *handlers) todoDone(w http.ResponseWriter, r *api.Request) error {

@@ -148,6 +148,9 @@ func (s *Store) MergeRequests(ctx context.Context, f forge.MergeRequestFilter, l
 	if len(f.IIDs) > 0 {
 		add(`m.iid IN (`+marks(len(f.IIDs))+`)`, anys(f.IIDs)...)
 	}
+	if f.MadeCommit != "" {
+		add(`m.merge_commit_sha = ? OR m.squash_commit_sha = ?`, f.MadeCommit, f.MadeCommit)
+	}
 	if f.State != "" && f.State != "all" {
 		add(`m.state = ?`, f.State)
 	}
@@ -384,4 +387,13 @@ func (s *Store) Unresolved(ctx context.Context, mergeRequestID int64) (int, erro
 		err = r.Scan(&n)
 		return n, err
 	})
+}
+
+// NotedCommits implements forge.Store.
+func (s *Store) NotedCommits(ctx context.Context, projectID int64) ([]string, error) {
+	out, _, err := list(ctx, s.db, query{columns: `DISTINCT commit_sha`, from: `FROM notes WHERE project_id = ? AND commit_sha <> ''`, order: "commit_sha", args: []any{projectID}}, 0, 0, func(r store.Row) (sha string, err error) {
+		err = r.Scan(&sha)
+		return sha, err
+	})
+	return out, err
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/slipwayhq/slipway/internal/store"
 )
 
-const todoColumns = `t.id, t.user_id, t.project_id, t.merge_request_id, m.iid, m.title, t.note_id, t.author_id, t.action, t.body, t.event_id, t.done, t.created_at, t.updated_at`
+const todoColumns = `t.id, t.user_id, t.project_id, COALESCE(t.merge_request_id, 0), COALESCE(m.iid, 0), COALESCE(m.title, t.commit_title), t.commit_sha, t.note_id, t.author_id, t.action, t.body, t.event_id, t.done, t.created_at, t.updated_at`
 
 func scanTodo(r store.Row) (t forge.Todo, err error) {
 	var created, updated int64
-	err = r.Scan(&t.ID, &t.UserID, &t.ProjectID, &t.MergeRequestID, &t.IID, &t.Title, &t.NoteID, &t.AuthorID, &t.Action, &t.Body, &t.EventID, &t.Done, &created, &updated)
+	err = r.Scan(&t.ID, &t.UserID, &t.ProjectID, &t.MergeRequestID, &t.IID, &t.Title, &t.CommitSHA, &t.NoteID, &t.AuthorID, &t.Action, &t.Body, &t.EventID, &t.Done, &created, &updated)
 	t.CreatedAt, t.UpdatedAt = store.Time(created), store.Time(updated)
 	return t, err
 }
@@ -23,15 +23,18 @@ func scanTodo(r store.Row) (t forge.Todo, err error) {
 func (s *Store) AddTodo(ctx context.Context, t forge.Todo) error {
 	return s.db.Write(ctx, func(tx *store.Tx) error {
 		var waiting int
-		if err := tx.QueryRow(`SELECT count(*) FROM todos WHERE user_id = ? AND merge_request_id = ? AND action = ? AND done = 0`, t.UserID, t.MergeRequestID, t.Action).Scan(&waiting); err != nil {
+		if err := tx.QueryRow(`SELECT count(*) FROM todos WHERE user_id = ? AND project_id = ? AND COALESCE(merge_request_id, 0) = ? AND commit_sha = ? AND action = ? AND done = 0`, t.UserID, t.ProjectID, t.MergeRequestID, t.CommitSHA, t.Action).Scan(&waiting); err != nil {
 			return fmt.Errorf("forgedb: add todo: %w", err)
 		}
 		if waiting > 0 {
 			return nil
 		}
-		at := store.Millis(t.CreatedAt)
-		_, err := tx.Exec(`INSERT INTO todos (user_id, project_id, merge_request_id, note_id, author_id, action, body, event_id, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			t.UserID, t.ProjectID, t.MergeRequestID, t.NoteID, t.AuthorID, t.Action, t.Body, t.EventID, at, at)
+		at, commitTitle := store.Millis(t.CreatedAt), ""
+		if t.CommitSHA != "" {
+			commitTitle = t.Title
+		}
+		_, err := tx.Exec(`INSERT INTO todos (user_id, project_id, merge_request_id, commit_sha, commit_title, note_id, author_id, action, body, event_id, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+			t.UserID, t.ProjectID, store.Null(t.MergeRequestID), t.CommitSHA, commitTitle, t.NoteID, t.AuthorID, t.Action, t.Body, t.EventID, at, at)
 		if err != nil {
 			return fmt.Errorf("forgedb: add todo: %w", err)
 		}
@@ -55,13 +58,20 @@ func todoWhere(f forge.TodoFilter, prefix string) (string, []any) {
 	add("author_id", f.AuthorID, f.AuthorID != 0)
 	add("project_id", f.ProjectID, f.ProjectID != 0)
 	add("merge_request_id", f.RequestID, f.RequestID != 0)
+	add("commit_sha", f.CommitSHA, f.CommitSHA != "")
+	switch f.Target {
+	case forge.TargetCommit:
+		where = append(where, prefix+"commit_sha <> ''")
+	case forge.TargetRequest:
+		add("commit_sha", "", true)
+	}
 	return strings.Join(where, " AND "), args
 }
 
 // Todos implements forge.Store.
 func (s *Store) Todos(ctx context.Context, f forge.TodoFilter, limit, offset int) ([]forge.Todo, int, error) {
 	where, args := todoWhere(f, "t.")
-	q := store.Selection{Columns: todoColumns, From: `FROM todos t JOIN merge_requests m ON m.id = t.merge_request_id`, Order: "t.id DESC", Args: args}
+	q := store.Selection{Columns: todoColumns, From: `FROM todos t LEFT JOIN merge_requests m ON m.id = t.merge_request_id`, Order: "t.id DESC", Args: args}
 	if f.Visible != nil {
 		cond, a := visible(*f.Visible)
 		q.With = mine
@@ -75,7 +85,7 @@ func (s *Store) Todos(ctx context.Context, f forge.TodoFilter, limit, offset int
 
 // TodoByID implements forge.Store.
 func (s *Store) TodoByID(ctx context.Context, id int64) (forge.Todo, error) {
-	return one(ctx, s.db, "Todo", `SELECT `+todoColumns+` FROM todos t JOIN merge_requests m ON m.id = t.merge_request_id WHERE t.id = ?`, []any{id}, scanTodo)
+	return one(ctx, s.db, "Todo", `SELECT `+todoColumns+` FROM todos t LEFT JOIN merge_requests m ON m.id = t.merge_request_id WHERE t.id = ?`, []any{id}, scanTodo)
 }
 
 // SetTodos implements forge.Store.
