@@ -27,6 +27,7 @@ var least = map[string]delivery.Role{
 	// Code needs Reporter in a private project.
 	"GET /repository/": delivery.Reporter, "HEAD /repository/": delivery.Reporter, "GET /merge_requests": delivery.Reporter, "GET /languages": delivery.Reporter, "GET /search": delivery.Reporter, "GET /-/search": delivery.Reporter,
 	"POST /fork": delivery.Reporter, "POST /merge_requests/": delivery.Reporter, "PUT /merge_requests/": delivery.Reporter, "DELETE /merge_requests/": delivery.Reporter, "POST /repository/commits/{sha}/comments": delivery.Reporter,
+	"POST /repository/commits/{sha}/discussions": delivery.Reporter, "PUT /repository/commits/{sha}/discussions": delivery.Reporter, "DELETE /repository/commits/{sha}/discussions": delivery.Reporter,
 	"POST /repository/": delivery.Developer, "PUT /repository/": delivery.Developer, "DELETE /repository/": delivery.Developer, "POST /releases": delivery.Developer, "PUT /releases": delivery.Developer, "DELETE /releases": delivery.Developer,
 	"POST /merge_requests": delivery.Developer,
 	"GET /hooks":           delivery.Maintainer, "GET /access_tokens": delivery.Maintainer, "GET /deploy_": delivery.Maintainer, "GET /job_token_scope": delivery.Maintainer, "GET /remote_mirrors": delivery.Maintainer, "GET /mirror/": delivery.Maintainer,

@@ -28,7 +28,7 @@ func (s *Server) codeRoutes() {
 	s.handleProject("GET /raw/{path...}", guest, s.rawFile)
 	s.handleProject("GET /blame/{path...}", guest, s.blamePage)
 	s.handleProject("GET /commits/{path...}", guest, s.commitsPage)
-	s.handleProject("GET /commit/{sha}", guest, s.commitPage)
+	s.commitRoutes()
 	s.handleProject("GET /compare", guest, s.comparePage)
 	s.handleProject("GET /compare/{range...}", guest, s.comparePage)
 	s.handleProject("GET /branches", guest, s.branchesPage)
@@ -408,41 +408,6 @@ func (s *Server) commitsPage(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	return s.render(w, r, http.StatusOK, "commits", Page{Title: "Commits", Active: "commits", Data: v})
-}
-
-// commitView is one commit with its diff.
-type commitView struct {
-	Commit    delivery.Commit
-	Signature *forge.Verification // nil: not signed
-	Body      string
-	Diff      *diffView
-	Title     string
-}
-
-func (s *Server) commitPage(w http.ResponseWriter, r *Request) error {
-	if err := readable(r); err != nil {
-		return err
-	}
-	ctx := r.Context()
-	c, err := s.Forge.Commit(ctx, r.Project.ID, r.PathValue("sha"))
-	if err != nil {
-		return err
-	}
-	v := commitView{Commit: c, Title: c.Title(), Body: strings.TrimSpace(strings.TrimPrefix(c.Message, c.Title()))}
-	parent := ""
-	if len(c.Parents) > 0 {
-		parent = c.Parents[0]
-	}
-	if v.Diff, err = s.loadDiff(w, r, r.Project.ID, parent, c.SHA, nil); err != nil {
-		return err
-	}
-	if v.Diff.alone(r) {
-		return s.fragment(w, "commit", "diff", v.Diff)
-	}
-	if v.Signature, err = s.Forge.VerifyCommit(ctx, r.Project.ID, c.SHA); err != nil {
-		return err
-	}
-	return s.render(w, r, http.StatusOK, "commit", Page{Title: v.Title, Active: "commits", Data: v})
 }
 
 func (s *Server) branchesPage(w http.ResponseWriter, r *Request) error {

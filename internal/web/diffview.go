@@ -38,7 +38,11 @@ type diffLinks struct{ Inline, Parallel, Space string }
 // notesOn is what the form of a note on a line needs.
 type notesOn struct {
 	Action            string
+	Tab               string // that the form comes back to
 	Base, Start, Head string
+	Review            string // what the button says that holds a note back; empty: there is none
+	Held              bool   // notes are held back already
+	Suggest           bool   // changes can be proposed
 }
 
 // fileDiff is one file of a diff, ready to be shown.

@@ -30,6 +30,7 @@ type requestView struct {
 	ApprovalsNeeded     int
 	Approved            bool // by the caller
 	Threads             []threadView
+	Review              reviewView
 	Unresolved          int
 	Commits             []delivery.Commit
 	Pipelines           []pipeline.Pipeline
@@ -124,7 +125,7 @@ func (s *Server) requestForm(do func(r *Request, m delivery.MergeRequest) (notic
 		kind := delivery.KindOf(err)
 		switch kind {
 		case delivery.Invalid, delivery.Conflict, delivery.Stalled:
-			return s.showRequest(w, r, statusOf(kind), m, requestView{Tab: tab, Error: delivery.UserMessage(err), Draft: r.FormValue("note")})
+			return s.showRequest(w, r, statusOf(kind), m, requestView{Tab: tab, Error: delivery.UserMessage(err), Draft: r.FormValue("note"), Review: reviewView{Summary: r.FormValue("summary")}})
 		}
 		return err
 	})

@@ -38,6 +38,11 @@ func (s *Server) requestRoutes() {
 	s.handleProject("POST "+one+"/notes/{note}", guest, s.requestForm(s.editNote))
 	s.handleProject("POST "+one+"/notes/{note}/apply", guest, s.requestForm(s.applySuggestion))
 	s.handleProject("POST "+one+"/notes/{note}/delete", guest, s.requestForm(s.deleteNote))
+	s.handleProject("POST "+one+"/review", guest, s.requestForm(s.submitReview))
+	s.handleProject("POST "+one+"/review/discard", guest, s.requestForm(s.discardReview))
+	s.handleProject("POST "+one+"/drafts/{draft}", guest, s.requestForm(s.editHeld))
+	s.handleProject("POST "+one+"/drafts/{draft}/delete", guest, s.requestForm(s.deleteHeld))
+	s.handleProject("POST "+one+"/drafts/{draft}/publish", guest, s.requestForm(s.publishHeld))
 	s.handleProject("POST "+one+"/discussions/{discussion}/resolve", guest, s.requestForm(s.resolveThread(true)))
 	s.handleProject("POST "+one+"/discussions/{discussion}/unresolve", guest, s.requestForm(s.resolveThread(false)))
 }

@@ -66,6 +66,9 @@ func (s *Server) todosPage(w http.ResponseWriter, r *Request) error {
 			return err
 		}
 		row.Project, row.Link = &p, requestLink(&p, t.IID)
+		if t.CommitSHA != "" {
+			row.Link = commitLink(&p, t.CommitSHA)
+		}
 		if t.NoteID != 0 {
 			row.Link += "#note_" + strconv.FormatInt(t.NoteID, 10)
 		}

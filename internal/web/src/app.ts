@@ -105,10 +105,10 @@ function localTimes(root: ParentNode): void {
 localTimes(document);
 document.addEventListener("slipway:refreshed", (event) => localTimes((event as CustomEvent<HTMLElement>).detail));
 
-// Ctrl+Enter sends the form of a text.
+// Ctrl+Enter sends the form of a text by its first button.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !(event.target instanceof HTMLTextAreaElement)) return;
-  event.target.form?.requestSubmit();
+  event.target.form?.requestSubmit(event.target.form.querySelector<HTMLButtonElement>("button:not([type=button])"));
 });
 
 // A choice that changes the other choices of its form: <form data-resubmit>.
