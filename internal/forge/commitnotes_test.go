@@ -63,7 +63,7 @@ func TestCommitDiscussions(t *testing.T) {
 	if one := must[*gitlab.CommitComment](t)(ann.Commits.PostCommitComment(p.ID, root.ID, &gitlab.PostCommitCommentOptions{Note: gitlab.Ptr("The name"), Path: gitlab.Ptr("README.md"), Line: gitlab.Ptr(int64(1)), LineType: gitlab.Ptr("new")})); one.Line != 1 {
 		t.Errorf("%+v", one)
 	}
-	w.run()
+	w.background()
 	seen := map[string]bool{}
 	for i := 0; !seen["bob"]; i++ {
 		one := server.Wait(t, i+1)[i]

@@ -149,7 +149,7 @@ func TestReviewIsOneMessage(t *testing.T) {
 	w := newWorld(t, func(o *forge.Options) { o.Mailer = sender })
 	p, m := w.reviewed(t)
 	w.member(p, "eve", delivery.Reporter)
-	w.run()
+	w.background()
 	who := w.people["ann"]
 	request, err := w.forge.MergeRequest(t.Context(), p.ID, m.IID)
 	if err != nil {

@@ -70,7 +70,7 @@ func (s *Store) DeleteDrafts(ctx context.Context, mergeRequestID, authorID, id i
 
 // Drafts implements forge.Store.
 func (s *Store) Drafts(ctx context.Context, mergeRequestID, authorID int64) ([]forge.DraftNote, error) {
-	out, _, err := list(ctx, s.db, query{columns: draftColumns, from: `FROM draft_notes WHERE merge_request_id = ? AND (? = 0 OR author_id = ?)`, order: "id", args: []any{mergeRequestID, authorID, authorID}}, 0, 0, scanDraft)
+	out, _, err := list(ctx, s.db, store.Selection{Columns: draftColumns, From: `FROM draft_notes WHERE merge_request_id = ? AND (? = 0 OR author_id = ?)`, Order: "id", Args: []any{mergeRequestID, authorID, authorID}}, 0, 0, scanDraft)
 	return out, err
 }
 

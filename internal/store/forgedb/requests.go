@@ -391,7 +391,7 @@ func (s *Store) Unresolved(ctx context.Context, mergeRequestID int64) (int, erro
 
 // NotedCommits implements forge.Store.
 func (s *Store) NotedCommits(ctx context.Context, projectID int64) ([]string, error) {
-	out, _, err := list(ctx, s.db, query{columns: `DISTINCT commit_sha`, from: `FROM notes WHERE project_id = ? AND commit_sha <> ''`, order: "commit_sha", args: []any{projectID}}, 0, 0, func(r store.Row) (sha string, err error) {
+	out, _, err := list(ctx, s.db, store.Selection{Columns: `DISTINCT commit_sha`, From: `FROM notes WHERE project_id = ? AND commit_sha <> ''`, Order: "commit_sha", Args: []any{projectID}}, 0, 0, func(r store.Row) (sha string, err error) {
 		err = r.Scan(&sha)
 		return sha, err
 	})
