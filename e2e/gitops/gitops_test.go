@@ -33,6 +33,7 @@ func TestGitOps(t *testing.T) {
 	l.Eventually("the first sync", 30*time.Second, func() bool { return l.value("configmap", "sync", "b", "{.data.value}") == "1" })
 
 	t.Run("push", l.testPush)
+	t.Run("schemas", l.testSchemas)
 	t.Run("sign-on", l.testSignOn)
 	t.Run("pages", l.testPages)
 	t.Run("declare", l.testDeclare)
