@@ -28,6 +28,9 @@ import (
 // gracePeriod is how long running requests may take at a stop.
 const gracePeriod = 5 * time.Second
 
+// maxHeaders is how large the headers of a request may be, in bytes.
+const maxHeaders = 64 << 10
+
 // object is a piece of Caddy's JSON configuration.
 type object = map[string]any
 
@@ -121,7 +124,10 @@ func (i *Ingress) httpApp() object {
 			"protocols":       protocols,
 			"automatic_https": object{"disable": true},
 			"idle_timeout":    "5m",
-			"routes":          []object{{"handle": []object{{"handler": i.id}}}},
+			// Twice nginx's (large_client_header_buffers: 4 of 8 KiB): tokens in
+			// several cookies are larger than Caddy's 16 KiB.
+			"max_header_bytes": maxHeaders,
+			"routes":           []object{{"handle": []object{{"handler": i.id}}}},
 		}
 		if len(i.cfg.ProxyProtocol) > 0 && slices.Contains(protocols, "h1") {
 			s["listener_wrappers"] = []object{{"wrapper": "proxy_protocol", "timeout": "5s", "allow": i.cfg.ProxyProtocol, "fallback_policy": "SKIP"}, {"wrapper": "tls"}}

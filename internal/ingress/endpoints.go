@@ -260,10 +260,10 @@ func (b *builder) addTLS(p parsedIngress, secured map[string]bool) {
 }
 
 func (b *builder) certificate(p parsedIngress, name string) (*tls.Certificate, string) {
-	if name == "" || p.set.acme {
+	s := b.secrets[p.ing.Namespace+"/"+name]
+	if name == "" || s == nil && p.set.acme {
 		return nil, ""
 	}
-	s := b.secrets[p.ing.Namespace+"/"+name]
 	if s == nil {
 		return nil, fmt.Sprintf("Secret %s of type kubernetes.io/tls does not exist; a certificate of the internal authority is used", name)
 	}

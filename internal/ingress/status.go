@@ -76,7 +76,7 @@ func (st *statusWriter) write(ctx context.Context) error {
 		return err
 	}
 	told := map[string]bool{}
-	for _, ing := range t.served {
+	for _, ing := range slices.Concat(t.served, t.unserved) {
 		for _, p := range t.problems[ing.Namespace+"/"+ing.Name] {
 			k := string(ing.UID) + " " + p
 			told[k] = true
@@ -84,6 +84,8 @@ func (st *statusWriter) write(ctx context.Context) error {
 				st.rec.Event(ing, corev1.EventTypeWarning, "IngressProblem", p)
 			}
 		}
+	}
+	for _, ing := range t.served {
 		if len(want) == 0 || slices.EqualFunc(ing.Status.LoadBalancer.Ingress, want, sameAddress) {
 			continue
 		}

@@ -45,6 +45,7 @@ type table struct {
 	routes   []*route
 	problems map[string][]string // by "namespace/name" of the Ingress
 	served   []*networkingv1.Ingress
+	unserved []*networkingv1.Ingress    // of a class that nobody has
 	www      map[string]string          // host that is redirected -> the one that is served
 	needs    map[objectKey]bool         // what annotations name
 	creds    map[objectKey]*credentials // users of Secrets
@@ -209,8 +210,11 @@ func (b *builder) problem(ingress string, problems ...string) {
 // older one wins, as in ingress-nginx.
 func (b *builder) mine() []*networkingv1.Ingress {
 	classes := map[string]bool{b.class: true}
-	isDefault := true // until there is a class that says so, or that another one is
+	exists, others := map[string]bool{}, false // by their controller
+	isDefault := true                          // until there is a class that says so, or that another one is
 	for _, c := range b.in.Classes {
+		exists[c.Name] = true
+		others = others || c.Spec.Controller != controllerName
 		switch {
 		case c.Spec.Controller == controllerName:
 			classes[c.Name] = true
@@ -229,8 +233,12 @@ func (b *builder) mine() []*networkingv1.Ingress {
 		if ing.Spec.IngressClassName != nil {
 			class = *ing.Spec.IngressClassName
 		}
-		if classes[class] || class == "" && isDefault {
+		switch {
+		case classes[class] || class == "" && isDefault:
 			out = append(out, ing)
+		case class != "" && !others && !exists[class]:
+			b.unserved = append(b.unserved, ing)
+			b.problem(ing.Namespace+"/"+ing.Name, fmt.Sprintf("there is no IngressClass %s, and nothing else serves Ingresses here: name the class %s, or none", class, b.class))
 		}
 	}
 	slices.SortFunc(out, func(x, y *networkingv1.Ingress) int {
@@ -247,6 +255,19 @@ type rulePath struct {
 	host, path string
 	pathType   networkingv1.PathType
 	backend    networkingv1.IngressBackend
+}
+
+// claim is the same for paths that lead the same requests: the slash at the
+// end of a prefix does not count, and a prefix of everything has two names.
+func (rp rulePath) claim() string {
+	path, kind := rp.path, rp.pathType
+	if kind == networkingv1.PathTypePrefix {
+		path = strings.TrimSuffix(path, "/")
+	}
+	if path == "/" && kind == networkingv1.PathTypeImplementationSpecific {
+		path, kind = "", networkingv1.PathTypePrefix
+	}
+	return rp.host + path + " " + string(kind)
 }
 
 // rulePaths flattens an Ingress.
@@ -337,8 +358,12 @@ func (b *builder) vhost(name string) *vhost {
 }
 
 func (b *builder) addPath(p parsedIngress, set *settings, rp rulePath, secured bool) {
-	claim := rp.host + rp.path + " " + string(rp.pathType)
+	claim := rp.claim()
 	if other, ok := b.claimed[claim]; ok {
+		if other == p.key {
+			b.problem(p.key, fmt.Sprintf("%s%s is in this Ingress twice; the first one counts", rp.host, rp.path))
+			return
+		}
 		b.problem(p.key, fmt.Sprintf("%s%s is already served by Ingress %s, which is older", rp.host, rp.path, other))
 		return
 	}
@@ -350,6 +375,9 @@ func (b *builder) addPath(p parsedIngress, set *settings, rp rulePath, secured b
 	if !strings.HasPrefix(rp.path, "/") && !set.useRegex {
 		b.problem(p.key, fmt.Sprintf("path %q does not start with a slash", rp.path))
 		return
+	}
+	if !set.useRegex && set.rewriteTarget == "" && strings.ContainsAny(rp.path, "*()[]{}|^$\\") {
+		b.problem(p.key, fmt.Sprintf("path %q is taken as it is written; %suse-regex: \"true\" makes it a regular expression", rp.path, annotationPrefix))
 	}
 	if set.useRegex || set.rewriteTarget != "" {
 		re, err := regexp.Compile("(?i)^" + rp.path)
