@@ -98,6 +98,7 @@ func (c *certificates) provision(ctx caddy.Context) error {
 		OCSP:                certmagic.OCSPConfig{DisableStapling: true},
 	}
 	internal := base
+	internal.Storage = ownLocks{base.Storage}
 	internal.Issuers = []certmagic.Issuer{m.(*caddytls.InternalIssuer)}
 	c.internal = certmagic.New(c.internalCache, internal)
 	if err := c.provisionPublic(base, log); err != nil {
@@ -105,6 +106,22 @@ func (c *certificates) provision(ctx caddy.Context) error {
 	}
 	close(c.ready)
 	return nil
+}
+
+// ownLocks keeps the internal authority's certificates apart from the public
+// ones of the same name: CertMagic holds a name's lock for as long as it tries
+// to obtain its certificate, which may be days where the name cannot be reached
+// from outside, and the internal certificate is for that time.
+type ownLocks struct{ certmagic.Storage }
+
+// Lock implements certmagic.Locker.
+func (s ownLocks) Lock(ctx context.Context, name string) error {
+	return s.Storage.Lock(ctx, "internal_"+name)
+}
+
+// Unlock implements certmagic.Locker.
+func (s ownLocks) Unlock(ctx context.Context, name string) error {
+	return s.Storage.Unlock(ctx, "internal_"+name)
 }
 
 func (c *certificates) provisionPublic(base certmagic.Config, log *zap.Logger) error {

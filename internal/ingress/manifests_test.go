@@ -1,11 +1,14 @@
 package ingress
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -90,12 +93,36 @@ func (a *app) tlsSecret(name, host string) {
 
 func leaf(t *testing.T, host string) *x509.Certificate {
 	t.Helper()
-	conn, err := tls.Dial("tcp", shared.https, &tls.Config{ServerName: host, InsecureSkipVerify: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{ServerName: host, InsecureSkipVerify: true}}
+	conn, err := d.DialContext(ctx, "tcp", shared.https)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	return conn.ConnectionState().PeerCertificates[0]
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+}
+
+// While a public certificate cannot be had, the internal one is served.
+func TestInternalCertificateDuringACME(t *testing.T) {
+	t.Parallel()
+	a := newApp(t)
+	a.named("web")
+	a.yaml(`
+metadata: {name: web, annotations: {kubernetes.io/tls-acme: "true"}}
+spec:
+  tls: [{hosts: [unreachable.ID.test]}]
+  rules: [{host: unreachable.ID.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+`)
+	host := "unreachable." + a.ns + ".test"
+	eventually(t, "the public certificate is being obtained", func() bool {
+		_, err := os.Stat(filepath.Join(shared.cfg.DataDir, "caddy", "locks", "issue_cert_"+host+".lock"))
+		return err == nil
+	})
+	if issuer := leaf(t, host).Issuer.CommonName; !strings.HasPrefix(issuer, "Slipway") {
+		t.Errorf("the issuer is %s", issuer)
+	}
 }
 
 // Several hosts and a wildcard under tls: each has its Secret's certificate,
