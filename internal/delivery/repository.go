@@ -12,7 +12,7 @@ type Ref struct {
 	FullName  string // refs/heads/main, refs/tags/v1.0
 	SHA       string // the commit, also for an annotated tag
 	TagSHA    string // the tag object of an annotated tag
-	Message   string // the message of an annotated tag
+	Message   string // the message of an annotated tag, without its signature
 	Tagger    Signature
 	Commit    Commit
 	Default   bool

@@ -65,7 +65,8 @@ func (s *Service) refs(ctx context.Context, projectID int64, prefix, sort string
 		message := f[4]
 		if f[2] == "tag" {
 			r.TagSHA, r.SHA = f[1], f[3]
-			r.Message = strings.TrimRight(f[4], "\n")
+			text, _ := splitSignedTag(f[4])
+			r.Message = strings.TrimRight(text, "\n")
 			r.Tagger = delivery.Signature{Name: f[5], Email: strings.Trim(f[6], "<>"), When: parseDate(f[7])}
 			message = f[16]
 		} else if f[2] != "commit" {

@@ -24,14 +24,14 @@ import (
 	"github.com/slipwayhq/slipway/internal/delivery"
 )
 
-// SignatureStatus is what is known of a commit's signature, with GitLab's names
+// SignatureStatus is what is known of the signature of a commit or a tag, with GitLab's names
 // (doc/user/project/repository/signed_commits).
 type SignatureStatus string
 
 // The statuses of signatures.
 const (
 	SignatureVerified    SignatureStatus = "verified"
-	SignatureUnverified  SignatureStatus = "unverified"  // it does not fit the commit
+	SignatureUnverified  SignatureStatus = "unverified"  // it does not fit what was signed
 	SignatureUnknownKey  SignatureStatus = "unknown_key" // nobody here has the key
 	SignatureKeyUnproven SignatureStatus = "unverified_key"
 	SignatureOtherEmail  SignatureStatus = "same_user_different_email"
@@ -39,20 +39,29 @@ const (
 	SignatureMultiple    SignatureStatus = "multiple_signatures"
 )
 
-// Verification is the outcome of checking a commit's signature.
+// Verification is the outcome of checking the signature of a commit or a tag.
 type Verification struct {
 	Type        string // SSH, PGP or X509
 	Status      SignatureStatus
 	Reason      string               // one sentence for people
 	Key         *delivery.SigningKey // nil: not known here
 	Fingerprint string               // SHA256:... of an SSH key; the hexadecimal id of an OpenPGP key
-	Committer   delivery.Signature
+	Committer   delivery.Signature   // of a commit; the tagger of a tag
+	Tag         bool
 }
 
-// Verified reports whether the signature proves who committed.
+// what names the object that is signed, and did what somebody did to it.
+func (v Verification) what() (noun, did string) {
+	if v.Tag {
+		return "tag", "tagged"
+	}
+	return "commit", "committed"
+}
+
+// Verified reports whether the signature proves who committed or tagged.
 func (v Verification) Verified() bool { return v.Status == SignatureVerified }
 
-// unsigned remembers commits that carry no signature, which never changes.
+// unsigned remembers commits and tags that carry no signature, which never changes.
 type unsigned struct {
 	mu  sync.Mutex
 	sha map[string]struct{}
@@ -102,15 +111,72 @@ func (s *Service) VerifyCommit(ctx context.Context, projectID int64, sha string)
 		v.set(SignatureMultiple, "The commit carries more than one signature.")
 		return v, nil
 	}
+	return v, s.verify(ctx, v, payload, signatures[0])
+}
+
+func (s *Service) verify(ctx context.Context, v *Verification, payload []byte, signature string) error {
 	switch v.Type {
 	case "SSH":
-		err = s.verifySSH(ctx, v, payload, signatures[0])
+		return s.verifySSH(ctx, v, payload, signature)
 	case "PGP":
-		err = s.verifyPGP(ctx, v, payload, signatures[0])
-	default:
-		v.set(SignatureUnverified, "X.509 signatures are not checked here.")
+		return s.verifyPGP(ctx, v, payload, signature)
 	}
-	return v, err
+	v.set(SignatureUnverified, "X.509 signatures are not checked here.")
+	return nil
+}
+
+// VerifyTag checks the signature of a tag against the keys of the accounts. It
+// returns nil for a tag that is not signed.
+func (s *Service) VerifyTag(ctx context.Context, projectID int64, tag delivery.Ref) (*Verification, error) {
+	if tag.TagSHA == "" || s.unsigned.has(tag.TagSHA) {
+		return nil, nil
+	}
+	_, raw, err := s.readers.read(ctx, s.RepositoryPath(projectID), tag.TagSHA, maxCommit)
+	if err != nil {
+		return nil, err
+	}
+	payload, signature := splitSignedTag(string(raw))
+	if signature == "" {
+		s.unsigned.add(tag.TagSHA)
+		return nil, nil
+	}
+	v := &Verification{Type: signatureType(signature), Committer: tag.Tagger, Tag: true}
+	return v, s.verify(ctx, v, []byte(payload), signature)
+}
+
+// VerifyTags checks the signatures of several tags; those without one are not
+// in the result, which goes by the names.
+func (s *Service) VerifyTags(ctx context.Context, projectID int64, tags []delivery.Ref) (map[string]*Verification, error) {
+	out := map[string]*Verification{}
+	for _, t := range tags {
+		v, err := s.VerifyTag(ctx, projectID, t)
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			out[t.Name] = v
+		}
+	}
+	return out, nil
+}
+
+// tagSignatures are the lines that a tag's signature can begin with, as git
+// finds it (gpg-interface.c).
+var tagSignatures = []string{"-----BEGIN PGP SIGNATURE-----", "-----BEGIN PGP MESSAGE-----", "-----BEGIN SSH SIGNATURE-----", "-----BEGIN SIGNED MESSAGE-----"}
+
+// splitSignedTag cuts a tag, or its message, where its signature begins: at the
+// last line that can begin one.
+func splitSignedTag(raw string) (payload, signature string) {
+	at, cut := 0, len(raw)
+	for line := range strings.Lines(raw) {
+		for _, begin := range tagSignatures {
+			if strings.HasPrefix(line, begin) {
+				cut = at
+			}
+		}
+		at += len(line)
+	}
+	return raw[:cut], raw[cut:]
 }
 
 // VerifyCommits checks the signatures of several commits; those without one are
@@ -217,7 +283,7 @@ func checkSSH(payload []byte, armored string) (ssh.PublicKey, error) {
 	}
 	signed := append([]byte("SSHSIG"), ssh.Marshal(struct{ Namespace, Reserved, HashAlgorithm, Hash string }{blob.Namespace, blob.Reserved, blob.HashAlgorithm, string(sum)})...)
 	if err := key.Verify(signed, &sig); err != nil {
-		return key, errors.New("the signature does not fit the commit")
+		return key, errors.New("it does not fit what was signed")
 	}
 	return key, nil
 }
@@ -233,7 +299,8 @@ func (s *Service) verifySSH(ctx context.Context, v *Verification, payload []byte
 	}
 	known, err := s.access.SigningKey(ctx, v.Fingerprint)
 	if delivery.IsNotFound(err) {
-		v.set(SignatureUnknownKey, "The signature fits the commit, but no account here has the key %s for signing.", v.Fingerprint)
+		noun, _ := v.what()
+		v.set(SignatureUnknownKey, "The signature fits the %s, but no account here has the key %s for signing.", noun, v.Fingerprint)
 		return nil
 	}
 	if err != nil {
@@ -241,7 +308,8 @@ func (s *Service) verifySSH(ctx context.Context, v *Verification, payload []byte
 	}
 	v.Key = &known
 	if !known.ExpiresAt.IsZero() && v.Committer.When.After(known.ExpiresAt) {
-		v.set(SignatureUnverified, "The key had expired when the commit was made.")
+		noun, _ := v.what()
+		v.set(SignatureUnverified, "The key had expired when the %s was made.", noun)
 		return nil
 	}
 	return s.judge(ctx, v)
@@ -250,20 +318,21 @@ func (s *Service) verifySSH(ctx context.Context, v *Verification, payload []byte
 // judge compares the owner of the key with the committer.
 func (s *Service) judge(ctx context.Context, v *Verification) error {
 	owner, email := v.Key.User, v.Committer.Email
+	_, did := v.what()
 	switch {
 	case owner.Blocked:
 		v.set(SignatureUnverified, "The account of %s is blocked.", owner.Name)
 	case strings.EqualFold(owner.Email, email) && slices.ContainsFunc(v.Key.Emails, func(e string) bool { return strings.EqualFold(e, email) }):
-		v.set(SignatureVerified, "Signed with a key of %s, who committed it.", owner.Name)
+		v.set(SignatureVerified, "Signed with a key of %s, who %s it.", owner.Name, did)
 	case strings.EqualFold(owner.Email, email):
-		v.set(SignatureOtherEmail, "Signed with a key of %s that does not name the committer's address %s.", owner.Name, email)
+		v.set(SignatureOtherEmail, "Signed with a key of %s that does not name the address %s, with which it was %s.", owner.Name, email, did)
 	case v.Type == "PGP" && !slices.ContainsFunc(v.Key.Emails, func(e string) bool { return strings.EqualFold(e, owner.Email) }):
 		v.set(SignatureKeyUnproven, "The key of %s does not name the address of the account.", owner.Name)
 	default:
 		if u, err := s.access.UserByName(ctx, email); err == nil {
-			v.set(SignatureOtherUser, "Signed with a key of %s, but committed as %s.", owner.Name, u.Name)
+			v.set(SignatureOtherUser, "Signed with a key of %s, but %s as %s.", owner.Name, did, u.Name)
 		} else if delivery.IsNotFound(err) {
-			v.set(SignatureOtherUser, "Signed with a key of %s, but committed with the address %s, which is not that account's.", owner.Name, email)
+			v.set(SignatureOtherUser, "Signed with a key of %s, but %s with the address %s, which is not that account's.", owner.Name, did, email)
 		} else {
 			return err
 		}
@@ -300,7 +369,8 @@ func (s *Service) verifyPGP(ctx context.Context, v *Verification, payload []byte
 	// The key is judged as it was when it signed, as gpg does.
 	config := &packet.Config{Time: func() time.Time { return made }}
 	if _, err := openpgp.CheckArmoredDetachedSignature(ring, bytes.NewReader(payload), strings.NewReader(armored), config); err != nil {
-		v.set(SignatureUnverified, "The signature does not fit the commit, or its key had expired or was revoked.")
+		noun, _ := v.what()
+		v.set(SignatureUnverified, "The signature does not fit the %s, or its key had expired or was revoked.", noun)
 		return nil
 	}
 	return s.judge(ctx, v)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/slipwayhq/slipway/internal/access"
+	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
 	gitlab "gitlab.com/gitlab-org/api/client-go"
 )
@@ -25,6 +26,27 @@ func (w *world) signed(dir, who string, options ...string) *forge.Verification {
 	v, err := w.forge.VerifyCommit(w.t.Context(), p.ID, strings.TrimSpace(w.git(dir, "rev-parse", "HEAD")))
 	if err != nil || v == nil {
 		w.t.Fatalf("%+v %v", v, err)
+	}
+	return v
+}
+
+// signedTag pushes a tag that git signed with the options, and verifies it.
+func (w *world) signedTag(dir string, p delivery.Project, name string, options ...string) *forge.Verification {
+	w.t.Helper()
+	w.git(dir, append(append([]string{"-c", "user.name=Ann"}, options...), "tag", "-s", "-m", "Release "+name, name)...)
+	return w.pushedTag(dir, p, name)
+}
+
+func (w *world) pushedTag(dir string, p delivery.Project, name string) *forge.Verification {
+	w.t.Helper()
+	w.git(dir, "push", "-q", "-f", "origin", "refs/tags/"+name)
+	tag, err := w.forge.Tag(w.t.Context(), p, name)
+	if err != nil || strings.Contains(tag.Message, "SIGNATURE") {
+		w.t.Fatalf("%q %v", tag.Message, err)
+	}
+	v, err := w.forge.VerifyTag(w.t.Context(), p.ID, tag)
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	return v
 }
@@ -78,12 +100,33 @@ func TestSSHSignatures(t *testing.T) {
 			if v := w.signed(dir, "ann", sign...); v.Status != c.want || v.Fingerprint != k.Fingerprint {
 				t.Errorf("%s: a key of %s: %+v", kind[0], c.who, v)
 			}
+			if v := w.signedTag(dir, p, kind[0]+"-"+c.who, sign...); v == nil || v.Status != c.want || !strings.Contains(v.Reason, "tagged") {
+				t.Errorf("%s: a tag with a key of %s: %+v", kind[0], c.who, v)
+			}
 		}
 	}
 	c := w.client("ann")
 	sha := strings.TrimSpace(w.git(dir, "rev-parse", "HEAD"))
 	if sig := must[*gitlab.GPGSignature](t)(c.Commits.GetGPGSignature(p.ID, sha)); sig.VerificationStatus != "verified" {
 		t.Errorf("%+v", sig)
+	}
+	if tag := must[*gitlab.X509Signature](t)(c.Tags.GetTagSignature(p.ID, "rsa-ann")); tag.SignatureType != "SSH" || tag.VerificationStatus != "verified" {
+		t.Errorf("%+v", tag)
+	}
+	w.git(dir, "tag", "-a", "-m", "Not signed", "plain")
+	if v := w.pushedTag(dir, p, "plain"); v != nil {
+		t.Errorf("a tag that is not signed: %+v", v)
+	}
+	if _, res, err := c.Tags.GetTagSignature(p.ID, "plain"); err == nil || res.StatusCode != http.StatusNotFound {
+		t.Errorf("a tag that is not signed: %v", err)
+	}
+	forged := filepath.Join(t.TempDir(), "tag")
+	if err := os.WriteFile(forged, []byte(strings.Replace(w.git(dir, "cat-file", "tag", "rsa-ann"), "Release rsa-ann", "Release forged", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.git(dir, "update-ref", "refs/tags/forged", strings.TrimSpace(w.git(dir, "hash-object", "-t", "tag", "-w", forged)))
+	if v := w.pushedTag(dir, p, "forged"); v == nil || v.Status != forge.SignatureUnverified {
+		t.Errorf("a forged tag: %+v", v)
 	}
 	// The signature of one commit under another's content.
 	raw := w.git(dir, "cat-file", "commit", sha)
@@ -169,6 +212,9 @@ func TestGPGSignatures(t *testing.T) {
 	v := w.signed(dir, "ann", sign...)
 	if v.Status != forge.SignatureVerified || v.Type != "PGP" {
 		t.Errorf("%+v", v)
+	}
+	if v := w.signedTag(dir, p, "v1", sign...); v == nil || v.Status != forge.SignatureVerified || v.Type != "PGP" {
+		t.Errorf("a tag: %+v", v)
 	}
 	sha := strings.TrimSpace(w.git(dir, "rev-parse", "HEAD"))
 	if sig := must[*gitlab.GPGSignature](t)(w.client("ann").Commits.GetGPGSignature(p.ID, sha)); sig.VerificationStatus != "verified" || sig.KeyUserName != "ann" {

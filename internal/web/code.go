@@ -418,7 +418,7 @@ func (s *Server) branchesPage(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return s.render(w, r, http.StatusOK, "refs", Page{Title: "Branches", Active: "branches", Data: refsView{"Branches", "branch", refs, r.FormValue("search")}})
+	return s.render(w, r, http.StatusOK, "refs", Page{Title: "Branches", Active: "branches", Data: refsView{Heading: "Branches", Kind: "branch", Refs: refs, Search: r.FormValue("search")}})
 }
 
 func (s *Server) tagsPage(w http.ResponseWriter, r *Request) error {
@@ -429,11 +429,16 @@ func (s *Server) tagsPage(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return s.render(w, r, http.StatusOK, "refs", Page{Title: "Tags", Active: "tags", Data: refsView{"Tags", "tag", refs, r.FormValue("search")}})
+	signatures, err := s.Forge.VerifyTags(r.Context(), r.Project.ID, refs)
+	if err != nil {
+		return err
+	}
+	return s.render(w, r, http.StatusOK, "refs", Page{Title: "Tags", Active: "tags", Data: refsView{"Tags", "tag", refs, signatures, r.FormValue("search")}})
 }
 
 type refsView struct {
 	Heading, Kind string
 	Refs          []delivery.Ref
+	Signatures    map[string]*forge.Verification // of signed tags, by name
 	Search        string
 }

@@ -145,7 +145,14 @@ func (h *handlers) commitSignature(w http.ResponseWriter, r *api.Request) error 
 	if v == nil {
 		return notFound("Signature")
 	}
-	out := map[string]any{"signature_type": v.Type, "verification_status": v.Status, "commit_source": "git"}
+	out := signatureShape(v)
+	out["commit_source"] = "git"
+	return api.WriteJSON(w, http.StatusOK, out)
+}
+
+// signatureShape is the signature of a commit or a tag.
+func signatureShape(v *forge.Verification) map[string]any {
+	out := map[string]any{"signature_type": v.Type, "verification_status": v.Status}
 	switch {
 	case v.Type == "SSH":
 		out["key"], out["key_fingerprint_sha256"] = nil, v.Fingerprint
@@ -158,7 +165,7 @@ func (h *handlers) commitSignature(w http.ResponseWriter, r *api.Request) error 
 			out["gpg_key_id"], out["gpg_key_user_name"], out["gpg_key_user_email"] = k.ID, k.User.Name, k.Emails[0]
 		}
 	}
-	return api.WriteJSON(w, http.StatusOK, out)
+	return out
 }
 
 func (h *handlers) commitSequence(w http.ResponseWriter, r *api.Request) error {

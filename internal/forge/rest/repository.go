@@ -24,6 +24,7 @@ func (h *handlers) refs(rt *api.Router) {
 	rt.Handle("GET /projects/{project}/repository/tags", reader, code(h.listTags))
 	rt.Handle("POST /projects/{project}/repository/tags", dev, h.createTag)
 	rt.Handle("GET /projects/{project}/repository/tags/{tag}", reader, code(h.getTag))
+	rt.Handle("GET /projects/{project}/repository/tags/{tag}/signature", reader, code(h.tagSignature))
 	rt.Handle("DELETE /projects/{project}/repository/tags/{tag}", dev, h.deleteTag)
 }
 
@@ -129,6 +130,21 @@ func (h *handlers) tagShape(r *api.Request, t delivery.Ref) (map[string]any, err
 		return nil, err
 	}
 	return out, nil
+}
+
+func (h *handlers) tagSignature(w http.ResponseWriter, r *api.Request) error {
+	t, err := h.f.Tag(r.Context(), r.Project, r.PathValue("tag"))
+	if err != nil {
+		return err
+	}
+	v, err := h.f.VerifyTag(r.Context(), r.Project.ID, t)
+	if err != nil {
+		return err
+	}
+	if v == nil {
+		return notFound("Signature")
+	}
+	return api.WriteJSON(w, http.StatusOK, signatureShape(v))
 }
 
 func (h *handlers) listTags(w http.ResponseWriter, r *api.Request) error {
