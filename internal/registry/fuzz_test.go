@@ -15,7 +15,7 @@ import (
 func FuzzRoute(f *testing.F) {
 	d := digest.FromString("x").String()
 	for _, path := range []string{"/v2/", "/v2/a/b/manifests/v1", "/v2/a/b/blobs/" + d, "/v2/a/blobs/uploads/", "/v2/a/blobs/uploads/id", "/v2/a/tags/list", "/v2/a/referrers/" + d,
-		"/v2/a/../b/manifests/v1", "/v2/manifests/manifests/manifests/v1"} {
+		"/v2/a/../b/manifests/v1", "/v2/manifests/manifests/manifests/v1", "/v2/a/blobs/uploads/../../x"} {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
@@ -23,8 +23,11 @@ func FuzzRoute(f *testing.F) {
 		if r.kind == routeOther {
 			return
 		}
-		if !ValidName(r.name) || strings.Contains(r.name, "..") {
+		if !ValidName(r.name) || strings.Contains(r.name, "..") || strings.HasPrefix(r.name, "_") {
 			t.Fatalf("%q gives the repository %q", path, r.name)
+		}
+		if strings.Contains(r.reference, "/") {
+			t.Fatalf("%q gives the reference %q", path, r.reference)
 		}
 		whole := map[routeKind]string{routeManifest: "/manifests/" + r.reference, routeBlob: "/blobs/" + r.reference, routeUpload: "/blobs/uploads/" + r.reference,
 			routeTags: "/tags/list", routeReferrers: "/referrers/" + r.reference}[r.kind]
@@ -37,6 +40,7 @@ func FuzzRoute(f *testing.F) {
 // FuzzReference: a reference that is read is written as it was.
 func FuzzReference(f *testing.F) {
 	f.Add("host:5000/group/project:tag@" + digest.FromString("x").String())
+	f.Add("localhost:5000/a/b:c@" + zeros)
 	f.Add("a/b")
 	f.Fuzz(func(t *testing.T, text string) {
 		r, ok := ParseReference(text)

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"strings"
 	"testing"
 )
 
@@ -53,32 +52,4 @@ func TestParseReference(t *testing.T) {
 			t.Errorf("%q was read as %+v", s, got)
 		}
 	}
-}
-
-func FuzzParseRoute(f *testing.F) {
-	f.Add("/v2/a/b/manifests/v1")
-	f.Add("/v2/a/blobs/uploads/../../x")
-	f.Fuzz(func(t *testing.T, path string) {
-		rt := parseRoute(path)
-		if rt.name != "" && (!ValidName(rt.name) || strings.Contains(rt.name, "..") || strings.HasPrefix(rt.name, "_")) {
-			t.Errorf("%q gave the name %q", path, rt.name)
-		}
-		if strings.Contains(rt.reference, "/") {
-			t.Errorf("%q gave the reference %q", path, rt.reference)
-		}
-	})
-}
-
-func FuzzParseReference(f *testing.F) {
-	f.Add("localhost:5000/a/b:c@" + zeros)
-	f.Fuzz(func(t *testing.T, s string) {
-		r, ok := ParseReference(s)
-		if !ok {
-			return
-		}
-		again, ok := ParseReference(r.String())
-		if !ok || again != r {
-			t.Errorf("%q was read as %+v, and that as %+v", s, r, again)
-		}
-	})
 }

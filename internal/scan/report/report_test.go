@@ -186,28 +186,6 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-func FuzzParseIgnores(f *testing.F) {
-	f.Add([]byte("vulnerabilities:\n  - {id: CVE-1, statement: x, expired_at: 2027-01-01}\n"))
-	f.Add([]byte("secrets: [{id: [], paths: {}}]"))
-	f.Fuzz(func(t *testing.T, content []byte) {
-		list, err := ParseIgnores("i.yaml", content)
-		if err != nil {
-			return
-		}
-		for _, e := range list {
-			if e.ID == "" || e.Statement == "" || e.ExpiredAt.IsZero() && !bytes.Contains(content, []byte("0001-01-01")) {
-				t.Errorf("an entry without id, reason or date came from %q: %+v", content, e)
-			}
-		}
-		Gate{Threshold: Low, Ignores: list}.Judge(sample, now)
-	})
-}
-
-func FuzzCheckPlainIgnores(f *testing.F) {
-	f.Add([]byte("# why\nCVE-1 exp:2027-01-01\n"))
-	f.Fuzz(func(t *testing.T, content []byte) { _ = CheckPlainIgnores("x", content) })
-}
-
 // TestNewAgainstABase: a package's new version with an old problem, and a line
 // that moved, bring nothing in; one more secret in a file does.
 func TestNewAgainstABase(t *testing.T) {
