@@ -20,6 +20,7 @@ import (
 	"github.com/slipwayhq/slipway/internal/forge"
 	"github.com/slipwayhq/slipway/internal/gitops"
 	"github.com/slipwayhq/slipway/internal/ingress"
+	"github.com/slipwayhq/slipway/internal/node"
 	"github.com/slipwayhq/slipway/internal/observe/metrics"
 	"github.com/slipwayhq/slipway/internal/openid"
 	"github.com/slipwayhq/slipway/internal/pipeline"
@@ -52,6 +53,8 @@ type platform struct {
 	api      *api.Router
 	mux      *http.ServeMux // the platform's listener
 	cluster  clusterAccess
+
+	containerd *node.ContainerdProbe // nil without a cluster
 
 	registry  *registry.Registry
 	scanner   *scan.Service

@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/slipwayhq/slipway/internal/instance"
@@ -54,6 +52,10 @@ func (p *platform) clusterComponents(context.Context) ([]supervise.Component, er
 		user, password := p.registry.NodeCredential()
 		cfg.Registry.Authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 	}
+	if p.containerd, err = node.NewContainerdProbe(cfg.ContainerdSocket); err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, p.containerd.Close)
 	cmd := node.ContainerdCommand(cfg)
 	containerd := &supervise.Child{
 		Path: cmd.Path, Args: cmd.Args, Env: cmd.Env,
@@ -62,7 +64,7 @@ func (p *platform) clusterComponents(context.Context) ([]supervise.Component, er
 		PIDFile:     p.pidFile("containerd"), LogFile: filepath.Join(p.dir.Logs(), "containerd.log"), Log: p.log,
 		Prepare:    func(ctx context.Context) error { return node.Prepare(ctx, cfg) },
 		Joined:     func(pid int) error { return p.cgroups.Join("containerd", pid, p.budget("containerd")) },
-		ReadyFunc:  func(ctx context.Context) error { return dialUnix(ctx, cfg.ContainerdSocket) },
+		ReadyFunc:  p.containerd.Serves,
 		KeepOnStop: p.keepWorkloads.Load,
 	}
 	cluster, err := p.child("slipway-cluster", cfg, cfg.HealthSocket)
@@ -73,18 +75,6 @@ func (p *platform) clusterComponents(context.Context) ([]supervise.Component, er
 		{Name: "containerd", Unit: containerd, Budget: p.budget("containerd")},
 		{Name: "slipway-cluster", After: []string{"containerd"}, Unit: cluster, Budget: p.budget("slipway-cluster"), StopWithin: 25 * time.Second},
 	}, nil
-}
-
-func dialUnix(ctx context.Context, path string) error {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return errors.New("starting (does not answer yet)")
-	}
-	if err != nil {
-		return err
-	}
-	return c.Close()
 }
 
 // cleanupNode takes away what containerd and the cluster leave on the machine.

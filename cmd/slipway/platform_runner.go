@@ -25,22 +25,59 @@ func (p *platform) runnerComponents(context.Context) ([]supervise.Component, err
 		return nil, nil
 	}
 	unit := &runnerUnit{platform: p}
-	return []supervise.Component{{Name: "runner", After: []string{"containerd", "web"}, Unit: unit}}, nil
+	return []supervise.Component{
+		{Name: "runner", After: []string{"containerd", "web"}, Unit: unit},
+		{Name: "buildkitd", After: []string{"runner"}, Unit: &buildkitdUnit{runner: unit}, Budget: p.budget("buildkitd")},
+	}, nil
 }
+
+// buildkitdUnit tells of buildkitd, which the runner starts when a build needs it
+// and ends when none has for a while: it is ready unless it runs and is silent.
+type buildkitdUnit struct {
+	runner *runnerUnit
+	pid    atomic.Int64
+}
+
+// Run implements supervise.Unit.
+func (u *buildkitdUnit) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// Ready implements supervise.Unit.
+func (u *buildkitdUnit) Ready(ctx context.Context) error {
+	service := u.runner.service.Load()
+	if service == nil {
+		return errors.New("starting")
+	}
+	pid, err := service.CheckBuildkit(ctx)
+	u.pid.Store(int64(pid))
+	if errors.Is(err, context.DeadlineExceeded) {
+		return supervise.Silent(pid, "buildkitd", true)
+	}
+	return err
+}
+
+// PID implements supervise.Detailed.
+func (u *buildkitdUnit) PID() int { return int(u.pid.Load()) }
+
+// Parts implements supervise.Detailed.
+func (u *buildkitdUnit) Parts() []supervise.Part { return nil }
 
 // runnerUnit runs the built-in runner. It is built anew at each start, because
 // it connects to containerd then.
 type runnerUnit struct {
 	*platform
-	ready atomic.Bool
+	service atomic.Pointer[jobs.Service] // while it takes jobs
 }
 
-// Ready implements supervise.Unit.
-func (u *runnerUnit) Ready(context.Context) error {
-	if !u.ready.Load() {
+// Ready implements supervise.Unit. A runner whose containerd is silent runs no
+// job.
+func (u *runnerUnit) Ready(ctx context.Context) error {
+	if u.service.Load() == nil {
 		return errors.New("starting")
 	}
-	return nil
+	return u.containerd.Serves(ctx)
 }
 
 // Run implements supervise.Unit.
@@ -56,12 +93,12 @@ func (u *runnerUnit) Run(ctx context.Context) error {
 	go func() {
 		select {
 		case <-service.Ready():
-			u.ready.Store(true)
+			u.service.Store(service)
 		case <-ctx.Done():
 		}
 	}()
 	err = service.Run(ctx)
-	u.ready.Store(false)
+	u.service.Store(nil)
 	return err
 }
 

@@ -3,11 +3,15 @@
 package runner_test
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/slipwayhq/slipway/e2e/runner/host"
+	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/runner"
 	"github.com/slipwayhq/slipway/internal/runner/containerd"
 	"github.com/slipwayhq/slipway/internal/runner/runnertest"
@@ -37,4 +41,30 @@ func TestHungContainerd(t *testing.T) {
 	h.Signal(t, syscall.SIGCONT)
 	settle(t, h, idle)
 	check(t, b.Do(b.Job("echo works again")), "success", "works again")
+}
+
+// TestHungBuildkitd stops buildkitd between two builds: the second one gets
+// another.
+func TestHungBuildkitd(t *testing.T) {
+	h := host.Need(t)
+	b := host.Service(t, host.Registry(t), nil)
+	build := func() *delivery.JobSpec {
+		return b.Job("printf 'FROM debian:bookworm-slim\\nRUN echo it-builds\\n' >Dockerfile", "docker build --no-cache --progress plain .")
+	}
+	check(t, b.Do(build()), "success", "it-builds")
+	raw, err := os.ReadFile(filepath.Join(h.Dir, "runner", "buildkit", "buildkitd.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	check(t, b.Do(build()), "success", "it-builds")
+	if err := syscall.Kill(pid, 0); err == nil {
+		t.Errorf("the stopped buildkitd %d is still there", pid)
+	}
 }

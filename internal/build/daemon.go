@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -117,6 +118,8 @@ type daemon struct {
 	running *running
 	idle    *time.Timer
 	closed  bool
+	// serving is running once it serves, to be asked while mu is held for long.
+	serving atomic.Pointer[running]
 }
 
 // running is one buildkitd process.
@@ -150,10 +153,18 @@ func (d *daemon) acquire(ctx context.Context) (c *client.Client, release func(),
 		default:
 		}
 	}
+	if d.running != nil && d.users == 0 {
+		// Nobody loses a build by a new one.
+		if err := d.running.answers(ctx, answerTimeout); err != nil && ctx.Err() == nil {
+			d.config.Logger.Warn("buildkitd does not answer: it is replaced", "error", err)
+			d.stop()
+		}
+	}
 	if d.running == nil {
 		if d.running, err = d.start(ctx); err != nil {
 			return nil, nil, fmt.Errorf("start buildkitd: %w", err)
 		}
+		d.serving.Store(d.running)
 	}
 	if d.idle != nil {
 		d.idle.Stop()
@@ -194,6 +205,7 @@ func (d *daemon) close() {
 func (d *daemon) stop() {
 	r := d.running
 	d.running = nil
+	d.serving.Store(nil)
 	defer func() {
 		if err := d.clean(context.Background()); err != nil {
 			d.config.Logger.Warn("clean up after buildkitd", "error", err)
@@ -209,6 +221,42 @@ func (d *daemon) stop() {
 		_ = r.process.Process.Kill()
 		<-r.exited
 	}
+}
+
+// answerTimeout is how long a buildkitd without builds may take to answer.
+const answerTimeout = 5 * time.Second
+
+// answers returns nil when buildkitd answers within the time given.
+func (r *running) answers(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	_, err := r.client.ListWorkers(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// check returns the process id of buildkitd, 0 where none is needed, and whether
+// it answers before ctx ends; if not, the error has ctx's own in its chain.
+func (d *daemon) check(ctx context.Context) (pid int, err error) {
+	r := d.serving.Load()
+	if r == nil {
+		return 0, nil
+	}
+	select {
+	case <-r.exited: // the next build starts another
+		return 0, nil
+	default:
+	}
+	_, err = r.client.Info(ctx)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if d.serving.Load() != r {
+		return 0, nil
+	}
+	return r.process.Process.Pid, err
 }
 
 // start starts buildkitd and waits until it serves. d.mu is held.

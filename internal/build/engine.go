@@ -207,6 +207,10 @@ func (e *Engine) removeImages(ctx context.Context, prefix string) error {
 	return nil
 }
 
+// Check returns the process id of buildkitd, or 0 while none is needed, and an
+// error when it does not answer before ctx ends.
+func (e *Engine) Check(ctx context.Context) (pid int, err error) { return e.daemon.check(ctx) }
+
 // Close stops buildkitd. No endpoint may be open.
 func (e *Engine) Close() error {
 	e.daemon.close()

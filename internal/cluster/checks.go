@@ -12,9 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -33,7 +30,7 @@ type checks struct {
 	client     *kubernetes.Clientset
 	aggregator *aggregator.Clientset
 	web        *http.Client
-	containerd *grpc.ClientConn
+	containerd *node.ContainerdProbe
 }
 
 func newChecks(c node.Config, creds *credentials, started time.Time) (*checks, error) {
@@ -56,9 +53,9 @@ func newChecks(c node.Config, creds *credentials, started time.Time) (*checks, e
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	containerd, err := grpc.NewClient("unix://"+c.ContainerdSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	containerd, err := node.NewContainerdProbe(c.ContainerdSocket)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for containerd: %w", err)
+		return nil, err
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, MaxIdleConnsPerHost: 1}}
 	return &checks{config: c, started: started, client: client, aggregator: aggregator, web: web, containerd: containerd}, nil
@@ -116,17 +113,6 @@ func (c *checks) controllersBuilt(ctx context.Context) error {
 		err = errors.New("the controllers are being made")
 	}
 	return err
-}
-
-func (c *checks) containerdServes(ctx context.Context) error {
-	answer, err := grpc_health_v1.NewHealthClient(c.containerd).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
-	if err != nil {
-		return fmt.Errorf("containerd does not answer on %s: %w", c.config.ContainerdSocket, err)
-	}
-	if answer.Status != grpc_health_v1.HealthCheckResponse_SERVING {
-		return fmt.Errorf("containerd is %s", answer.Status)
-	}
-	return nil
 }
 
 func (c *checks) apiServerReady(ctx context.Context) error {

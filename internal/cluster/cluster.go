@@ -119,7 +119,7 @@ func (r *running) run(parent context.Context) error {
 		return err
 	}
 	r.goOn(func() error { return b.serve(ctx, r.config.HealthSocket) })
-	r.watch(ctx, containerdName, checks.containerdServes)
+	r.watch(ctx, containerdName, checks.containerd.Serves)
 	r.goOn(func() error { return r.renew(ctx) })
 	r.goOn(func() error { return r.returnMemory(ctx) })
 

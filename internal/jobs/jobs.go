@@ -194,6 +194,10 @@ func (*Place) BuildsDir() string { return containerd.BuildsDir }
 // Tools are placed in the jobs' PATH.
 func (p *Place) Tools() []runner.ToolMount { return p.tools }
 
+// CheckBuildkit returns the process id of buildkitd, or 0 while no build needs
+// it, and an error when it does not answer before ctx ends.
+func (p *Place) CheckBuildkit(ctx context.Context) (pid int, err error) { return p.engine.Check(ctx) }
+
 // Close stops image builds and removes the networks. No job may be running.
 func (p *Place) Close(ctx context.Context) error {
 	return errors.Join(p.engine.Close(), p.network.Close(), p.executor.Close(ctx))

@@ -54,9 +54,10 @@ type Child struct {
 	StopWithin time.Duration
 	Log        *slog.Logger
 
-	mu    sync.Mutex
-	pid   int
-	parts []Part
+	mu       sync.Mutex
+	pid      int
+	parts    []Part
+	answered bool // by this process, at least once
 }
 
 type pidRecord struct {
@@ -85,7 +86,7 @@ func (c *Child) setPID(pid int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pid = pid
-	c.parts = nil
+	c.parts, c.answered = nil, false
 }
 
 // Run adopts or starts the program and waits for its end.
@@ -264,36 +265,100 @@ func (c *Child) adopt() (proc *process, pid int, ok bool, err error) {
 // startTime reads when a process started; with its id it names the process for
 // good.
 func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := processFields(pid)
 	if err != nil {
 		return 0, err
-	}
-	i := strings.LastIndexByte(string(b), ')')
-	fields := strings.Fields(string(b[i+1:]))
-	if i < 0 || len(fields) < 20 {
-		return 0, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
-	}
-	if fields[0] == "Z" {
-		return 0, os.ErrProcessDone
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// Ready asks the program, by its socket or ReadyFunc.
+// processState is the letter of proc(5) for what a process does.
+func processState(pid int) (string, error) {
+	fields, err := processFields(pid)
+	if err != nil {
+		return "", err
+	}
+	return fields[0], nil
+}
+
+// processFields are those of /proc/PID/stat from the state on, of a process that
+// has not ended.
+func processFields(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	i := strings.LastIndexByte(string(b), ')')
+	fields := strings.Fields(string(b[i+1:]))
+	if i < 0 || len(fields) < 20 {
+		return nil, fmt.Errorf("/proc/%d/stat has an unknown form", pid)
+	}
+	if fields[0] == "Z" {
+		return nil, os.ErrProcessDone
+	}
+	return fields, nil
+}
+
+// Ready asks the program, by its socket or ReadyFunc. A program that does not
+// answer in time gives an error with the state of its process and the next step;
+// of its parts nothing is known then.
 func (c *Child) Ready(ctx context.Context) error {
-	if c.PID() == 0 {
+	pid := c.PID()
+	if pid == 0 {
 		return errors.New("not running")
 	}
-	if c.ReadyFunc != nil {
-		return c.ReadyFunc(ctx)
+	var h health
+	err := c.ask(ctx, &h)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pid != pid {
+		return errors.New("not running") // it ended meanwhile
 	}
-	h, err := readyz(ctx, c.Socket)
+	c.parts = h.Components
+	if errors.Is(err, context.DeadlineExceeded) {
+		return Silent(pid, filepath.Base(c.Path), c.answered)
+	}
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.parts = h.Components
-	c.mu.Unlock()
+	c.answered = true
+	return h.problem()
+}
+
+func (c *Child) ask(ctx context.Context, h *health) error {
+	if c.ReadyFunc != nil {
+		h.Ready = true
+		return c.ReadyFunc(ctx)
+	}
+	var err error
+	*h, err = readyz(ctx, c.Socket)
+	return err
+}
+
+// Silent says why a running program gives no answer, as far as its process
+// shows, and what to do. served tells that it has answered before: one that is
+// still starting is only waited for.
+func Silent(pid int, program string, served bool) error {
+	switch state, err := processState(pid); {
+	case err != nil:
+		return errors.New("not running")
+	case state == "T" || state == "t":
+		return fmt.Errorf("process %d is stopped by a signal and does nothing; let it go on with: kill -CONT %d", pid, pid)
+	case !served:
+		return errors.New("starting (does not answer yet)")
+	case state == "D":
+		return fmt.Errorf("process %d does not answer, it waits for the disk or for memory; look at: slipway logs %s, dmesg", pid, program)
+	}
+	return fmt.Errorf("process %d runs but does not answer; look at: slipway logs %s. If it does not come back, kill -KILL %d has it started again", pid, program, pid)
+}
+
+type health struct {
+	Ready      bool   `json:"ready"`
+	Components []Part `json:"components"`
+}
+
+// problem is the first thing that keeps the program from being ready, or nil.
+func (h health) problem() error {
 	if h.Ready {
 		return nil
 	}
@@ -308,11 +373,6 @@ func (c *Child) Ready(ctx context.Context) error {
 	return errors.New("starting")
 }
 
-type health struct {
-	Ready      bool   `json:"ready"`
-	Components []Part `json:"components"`
-}
-
 func readyz(ctx context.Context, socket string) (health, error) {
 	var h health
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -324,12 +384,18 @@ func readyz(ctx context.Context, socket string) (health, error) {
 		return h, err
 	}
 	resp, err := tr.RoundTrip(req)
+	if ctx.Err() != nil {
+		return h, ctx.Err()
+	}
 	if err != nil {
 		return h, errors.New("starting (does not answer yet)")
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&h); err != nil {
-		return h, fmt.Errorf("its health answer cannot be read: %w", err)
+		if ctx.Err() != nil {
+			return health{}, ctx.Err()
+		}
+		return health{}, fmt.Errorf("its health answer cannot be read: %w", err)
 	}
 	return h, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -239,5 +240,68 @@ func TestRotationKeepsTheWriterGoing(t *testing.T) {
 	old, _ := os.ReadFile(name + ".1")
 	if string(now) != "after" || len(old) != 100 {
 		t.Errorf("%q and %d bytes", now, len(old))
+	}
+}
+
+func TestSilentProgram(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var silent atomic.Bool
+	c := &Child{Path: "/bin/sleep", Args: []string{"60"}, PIDFile: filepath.Join(dir, "p"), LogFile: filepath.Join(dir, "l"), Log: quiet,
+		ReadyFunc: func(ctx context.Context) error {
+			if silent.Load() {
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	defer func() { stop(); <-ended }()
+	eventually(t, "the program runs", func() bool { return c.PID() != 0 })
+	asked := func() string {
+		short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+		defer cancel()
+		if err := c.Ready(short); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	silent.Store(true)
+	if got := asked(); got != "starting (does not answer yet)" {
+		t.Errorf("before its first answer: %s", got)
+	}
+	silent.Store(false)
+	if err := c.Ready(ctx); err != nil {
+		t.Error(err)
+	}
+	silent.Store(true)
+	if got := asked(); !strings.Contains(got, "runs but does not answer") || !strings.Contains(got, "slipway logs sleep") {
+		t.Errorf("a silent program: %s", got)
+	}
+	pid := c.PID()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT)
+	eventually(t, "the signal is named", func() bool { return strings.Contains(asked(), "kill -CONT") })
+}
+
+func TestPartsOfASilentProgramAreNotKnown(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // accepts, as the kernel does for a stopped process, and says nothing
+	c := &Child{Path: "/bin/x", Socket: socket, pid: os.Getpid(), answered: true, parts: []Part{{Name: "etcd", Ready: true}}}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := c.Ready(ctx); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Error(err)
+	}
+	if parts := c.Parts(); len(parts) != 0 {
+		t.Errorf("parts are shown as they were: %+v", parts)
 	}
 }
