@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path"
@@ -656,6 +657,7 @@ func (o *output) wait(buildErr error) error {
 // exports decides what the build produces.
 func (c *command) exports(ctx context.Context, b *buildFlags, solve *client.SolveOpt, names []reference.Named) (*output, error) {
 	out := &output{push: b.push}
+	layers := map[string]string{} // how they are compressed
 	for _, text := range b.outputs {
 		attrs, err := fields(text)
 		if err != nil {
@@ -671,6 +673,11 @@ func (c *command) exports(ctx context.Context, b *buildFlags, solve *client.Solv
 		case "image", "registry", "docker":
 			if kind != "docker" || dest == "" {
 				out.image = true
+				for _, key := range []string{"compression", "compression-level", "force-compression"} {
+					if value := attrs[key]; value != "" {
+						layers[key] = value
+					}
+				}
 				for _, name := range strings.Split(attrs["name"], ",") {
 					if name = strings.TrimSpace(name); name != "" {
 						b.tags = append(b.tags, name)
@@ -692,6 +699,12 @@ func (c *command) exports(ctx context.Context, b *buildFlags, solve *client.Solv
 		out.image = true
 		out.name = c.internalName(fmt.Sprintf("build:%d", c.builds.Add(1)))
 		attrs := map[string]string{"name": out.name, "store": "true", "unpack": "false", "oci-mediatypes": "true"}
+		if len(layers) == 0 {
+			// Compressing takes up to a fifth of a first build: at this level a third
+			// of the default's time, for layers that are 6 % larger.
+			layers["compression-level"] = "3"
+		}
+		maps.Copy(attrs, layers)
 		for _, pair := range b.annotations {
 			name, value, _ := strings.Cut(pair, "=")
 			attrs["annotation."+name] = value

@@ -256,6 +256,28 @@ func TestBuildFlagsThatWouldGrantAreRefused(t *testing.T) {
 	}
 }
 
+func TestCompressionOfLayers(t *testing.T) {
+	t.Parallel()
+	for _, one := range []struct{ output, compression, level string }{
+		{"", "", "3"},
+		{"type=image,push=true", "", "3"},
+		{"type=image,compression=zstd,compression-level=7", "zstd", "7"},
+		{"type=registry,compression=uncompressed", "uncompressed", ""},
+	} {
+		b := &buildFlags{}
+		if one.output != "" {
+			b.outputs = []string{one.output}
+		}
+		var solve client.SolveOpt
+		if _, err := testCommand().exports(t.Context(), b, &solve, nil); err != nil || len(solve.Exports) != 1 {
+			t.Fatalf("%s: %v, %v", one.output, solve.Exports, err)
+		}
+		if attrs := solve.Exports[0].Attrs; attrs["compression"] != one.compression || attrs["compression-level"] != one.level {
+			t.Errorf("%s: %v", one.output, attrs)
+		}
+	}
+}
+
 func TestVolumesNeedFolders(t *testing.T) {
 	t.Parallel()
 	list, err := testCommand().volumes([]string{"/builds/p:/x:ro", "./sub:/y"}, []string{"type=bind,source=/builds/q,target=/z,readonly"})
