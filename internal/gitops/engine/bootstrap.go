@@ -62,7 +62,7 @@ func (b *bootstrap) run(ctx context.Context) error {
 		{common.ArgoCDKnownHostsConfigMapName, map[string]string{common.DefaultSSHKnownHostsName: knownHosts}},
 		{common.ArgoCDTLSCertsConfigMapName, nil},
 		{common.ArgoCDGPGKeysConfigMapName, nil},
-		{"argocd-notifications-cm", nil},
+		{notificationsConfig, nil},
 	} {
 		if err := b.configMap(ctx, cm.name, cm.defaults); err != nil {
 			return err

@@ -52,7 +52,8 @@ type Engine struct {
 	metrics handlers
 	hooks   handlers
 
-	reconfigured reconfigured
+	reconfigured  reconfigured
+	notifications notifications
 }
 
 // New prepares the process environment and the clients. It opens no listener
@@ -73,7 +74,10 @@ func New(c *gitops.Config, reporter Reporter) (*Engine, error) {
 	if err := v1alpha1.SetK8SConfigDefaults(cfg); err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, reporter: reporter, folders: f, rest: cfg, metrics: newHandlers(), hooks: newHandlers(), reconfigured: reconfigured{wake: make(chan struct{}, 1)}}
+	e := &Engine{config: c, reporter: reporter, folders: f, rest: cfg, metrics: newHandlers(), hooks: newHandlers(),
+		reconfigured:  reconfigured{wake: make(chan struct{}, 1)},
+		notifications: notifications{configured: make(chan struct{})},
+	}
 	if e.kube, err = kubernetes.NewForConfig(cfg); err != nil {
 		return nil, err
 	}

@@ -73,6 +73,7 @@ func (f *folders) follow(ctx context.Context, e *Engine) error {
 			if err := f.take(ctx, after.GetName(), data); err != nil {
 				log.WithError(err).Errorf("the ConfigMap %s is not in effect", after.GetName())
 			}
+			e.notifications.tell(after.GetName(), data)
 			if before != nil {
 				last, _, _ := unstructured.NestedStringMap(before.Object, "data")
 				e.reconfigured.tell(after.GetName(), last, data)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
+	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/argoproj/argo-rollouts/analysis"
 	"github.com/argoproj/argo-rollouts/controller/metrics"
@@ -44,7 +45,9 @@ type controllerSet struct {
 }
 
 // informerSet holds the shared informers of all controllers. Its selectors are
-// upstream's: ReplicaSets of Rollouts and Jobs of AnalysisRuns only.
+// upstream's: ReplicaSets of Rollouts and Jobs of AnalysisRuns only. Who owns
+// which field, half of a ReplicaSet's size, is left out: no controller reads it,
+// and the API server keeps its own where an update has none.
 type informerSet struct {
 	kube, replicaSets, jobs, configMaps, secrets informers.SharedInformerFactory
 	dynamic, istio                               dynamicinformer.DynamicSharedInformerFactory
@@ -58,16 +61,17 @@ type informerSet struct {
 }
 
 func (e *Engine) informers() (*informerSet, error) {
+	strip := ctrlcache.TransformStripManagedFields()
 	filtered := func(namespace string, tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
 		return informers.NewSharedInformerFactoryWithOptions(e.kube, resync,
-			informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak))
+			informers.WithNamespace(namespace), informers.WithTweakListOptions(tweak), informers.WithTransform(strip))
 	}
 	byName := func(name string) func(*metav1.ListOptions) {
 		return func(o *metav1.ListOptions) { o.FieldSelector = "metadata.name=" + name }
 	}
 	instance := controllerutil.InstanceIDRequirement("")
 	s := &informerSet{
-		kube:        informers.NewSharedInformerFactory(e.kube, resync),
+		kube:        informers.NewSharedInformerFactoryWithOptions(e.kube, resync, informers.WithTransform(strip)),
 		replicaSets: filtered("", func(o *metav1.ListOptions) { o.LabelSelector = v1alpha1.DefaultRolloutUniqueLabelKey }),
 		jobs:        filtered("", func(o *metav1.ListOptions) { o.LabelSelector = jobprovider.AnalysisRunUIDLabelKey }),
 		configMaps:  filtered(Namespace, byName(record.NotificationConfigMap)),
