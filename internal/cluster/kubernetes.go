@@ -63,7 +63,26 @@ func runAPIServer(ctx context.Context, c node.Config, creds *credentials) error 
 	if errs := completed.Validate(); len(errs) > 0 {
 		return fmt.Errorf("validate kube-apiserver's options: %w", utilerrors.NewAggregate(errs))
 	}
-	return apiserver.Run(ctx, completed)
+	config, err := apiserver.NewConfig(completed)
+	if err != nil {
+		return fmt.Errorf("configure kube-apiserver: %w", err)
+	}
+	chain, err := config.Complete()
+	if err != nil {
+		return fmt.Errorf("configure kube-apiserver: %w", err)
+	}
+	server, err := apiserver.CreateServerChain(chain)
+	if err != nil {
+		return fmt.Errorf("set up kube-apiserver: %w", err)
+	}
+	paths := server.GenericAPIServer.Handler.NonGoRestfulMux
+	paths.Unregister("/metrics")
+	paths.Handle("/metrics", thinMetrics())
+	prepared, err := server.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("prepare kube-apiserver: %w", err)
+	}
+	return prepared.Run(ctx)
 }
 
 func apiServerFlags(c node.Config, creds *credentials) flags {

@@ -1,8 +1,14 @@
 package cluster
 
 import (
+	"net/http"
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/slipwayhq/slipway/internal/grpccalls"
 )
@@ -39,4 +45,43 @@ func silence() {
 	prometheus.DefaultGatherer = grpccalls.Gatherer(prometheus.DefaultGatherer)
 	metrics.SetDisabledMetrics(silent)
 	metrics.SetLabelAllowList(etcdLabels)
+}
+
+// thinMetrics serves the components' metrics at the API server, as it does
+// itself, but for the buckets that nobody needs.
+func thinMetrics() http.Handler {
+	return promhttp.HandlerFor(thin(legacyregistry.DefaultGatherer), promhttp.HandlerOpts{ProcessStartTime: legacyregistry.GetProcessStart()})
+}
+
+// latencies is the API server's histogram of requests, whose 24 buckets for
+// each verb and kind of object were half of what it serves. latencyBounds are
+// those that stay, in seconds; requests of longRunning verbs last as long as
+// their clients want.
+const latencies = "apiserver_request_duration_seconds"
+
+var (
+	latencyBounds = []float64{0.1, 0.4, 1, 5, 30}
+	longRunning   = []string{"WATCH", "WATCHLIST", "CONNECT", "PROXY"}
+)
+
+// thin leaves out the other buckets of the latencies; a histogram without any
+// has still its sum and count.
+func thin(g prometheus.Gatherer) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		families, err := g.Gather()
+		for _, f := range families {
+			if f.GetName() != latencies {
+				continue
+			}
+			for _, m := range f.GetMetric() {
+				long := slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool {
+					return l.GetName() == "verb" && slices.Contains(longRunning, l.GetValue())
+				})
+				m.Histogram.Bucket = slices.DeleteFunc(m.GetHistogram().GetBucket(), func(b *dto.Bucket) bool {
+					return long || !slices.Contains(latencyBounds, b.GetUpperBound())
+				})
+			}
+		}
+		return families, err
+	})
 }

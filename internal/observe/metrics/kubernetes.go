@@ -56,7 +56,7 @@ func (s *session) componentJobs() []job {
 			"relabel_configs": []object{
 				{"source_labels": []string{"__meta_kubernetes_namespace", "__meta_kubernetes_service_name", "__meta_kubernetes_endpointslice_port_name"}, "regex": "default;kubernetes;https", "action": "keep"},
 			},
-			"metric_relabel_configs": bucketsKept,
+			"metric_relabel_configs": []object{latencyBuckets},
 		}),
 		secured(keptKubelet(), object{
 			"job_name":              "kubelet",
