@@ -182,7 +182,8 @@ func keptPrometheus() Families {
 			query_samples_read_total query_log_enabled query_log_failures_total`),
 		under("prometheus_rule_", "evaluations_total evaluation_failures_total evaluation_duration_seconds evaluation_duration_histogram_seconds"),
 		under("prometheus_rule_group_", `duration_seconds duration_histogram_seconds interval_seconds iterations_total iterations_missed_total
-			last_duration_seconds last_evaluation_samples last_evaluation_timestamp_seconds last_rule_duration_sum_seconds rules`),
+			last_duration_seconds last_restore_duration_seconds last_evaluation_samples last_evaluation_timestamp_seconds
+			last_rule_duration_sum_seconds rules`),
 		under("prometheus_sd_", `discovered_targets failed_configs received_updates_total updates_total updates_delayed_total
 			last_update_timestamp_seconds kubernetes_events_total kubernetes_failures_total`),
 		under("prometheus_target_", `interval_length_seconds sync_length_seconds sync_failed_total metadata_cache_entries metadata_cache_bytes
