@@ -73,7 +73,6 @@ type SSH struct {
 type Forge struct {
 	MaxPushSize  Size     `yaml:"max_push_size"`
 	WebhookAllow []string `yaml:"webhook_allow"`
-	Signup       bool     `yaml:"signup"`
 }
 
 // Mail is the SMTP server that e-mail goes out by; an empty Host: none does.

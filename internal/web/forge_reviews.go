@@ -44,7 +44,7 @@ func (s *Server) heldNotes(r *Request, v *requestView) (map[string][]heldView, e
 			t.locate(&v.Request)
 			one.Place = t.Place
 		}
-		body := d.Body
+		var body string
 		if body, one.Changes, err = s.suggestions(r, d.Note, v.Request, false); err != nil {
 			return nil, err
 		}
