@@ -1,7 +1,10 @@
 package config
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -97,4 +100,77 @@ func FuzzParse(f *testing.F) {
 			t.Error("an invalid configuration was accepted")
 		}
 	})
+}
+
+// settings calls fn with the dotted key and the Go name of every setting.
+func settings(prefix string, typ reflect.Type, fn func(key, name string)) {
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		key := prefix + f.Tag.Get("yaml")
+		fn(key, f.Name)
+		if f.Type.Kind() == reflect.Struct {
+			settings(key+".", f.Type, fn)
+		}
+	}
+}
+
+// TestSettingsAreRead: a setting that no program reads would promise what
+// nothing keeps. The budgets are read by the names of their programs.
+func TestSettingsAreRead(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../cmd/slipway/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	own, err := os.ReadFile("config.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var programs strings.Builder
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		programs.Write(raw)
+	}
+	settings("", reflect.TypeFor[Config](), func(key, name string) {
+		read := regexp.MustCompile(`\.` + name + `\b`)
+		if !read.MatchString(programs.String()) && !(strings.HasPrefix(key, "budgets.") && read.Match(own)) {
+			t.Errorf("nothing reads %s", key)
+		}
+	})
+}
+
+// TestDocumentedSettings: the settings that the documentation names exist.
+func TestDocumentedSettings(t *testing.T) {
+	t.Parallel()
+	known, sections := map[string]bool{}, map[string]bool{}
+	settings("", reflect.TypeFor[Config](), func(key, _ string) {
+		known[key] = true
+		if section, _, nested := strings.Cut(key, "."); nested {
+			sections[section] = true
+		}
+	})
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	n := 0
+	for _, file := range append(files, "../../README.md") {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("`([a-z]+)\\.([a-z_.]+)(?:: [^`]*)?`").FindAllStringSubmatch(string(raw), -1) {
+			if key := m[1] + "." + m[2]; sections[m[1]] && !known[key] {
+				t.Errorf("%s names the setting %s, which there is not", filepath.Base(file), key)
+			} else if known[key] {
+				n++
+			}
+		}
+	}
+	if n < 5 {
+		t.Errorf("only %d settings found", n)
+	}
 }
