@@ -3,6 +3,7 @@ package forge
 import (
 	"bufio"
 	"bytes"
+	"context"
 )
 
 // Names that the tests of package forge_test need.
@@ -39,3 +40,13 @@ func (s *Service) WriteGraphsAtOnce() { s.graphs.delay = 0 }
 
 // MergeTree merges two commits in memory.
 var MergeTree = (*Service).mergeTree
+
+// FetchLFS fetches the LFS objects of all refs from an address.
+func (s *Service) FetchLFS(ctx context.Context, projectID int64, address string) error {
+	l, err := s.lfsOf(address, "", "")
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	return s.fetchLFS(ctx, projectID, l, nil, nil)
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -66,14 +67,9 @@ func internalAddress(a netip.Addr) bool {
 // remoteEnv gives git credentials for an address without showing them in its
 // arguments, and the addresses of its host where they are pinned.
 func remoteEnv(raw, username, password, pin string) (clean string, env []string, err error) {
-	u, err := url.Parse(raw)
+	clean, username, password, err = splitRemote(raw, username, password)
 	if err != nil {
-		return "", nil, delivery.Errorf(delivery.Invalid, "The address cannot be read.")
-	}
-	if u.User != nil {
-		username = u.User.Username()
-		password, _ = u.User.Password()
-		u.User = nil
+		return "", nil, err
 	}
 	config := []string{"http.followRedirects", "false"}
 	if pin != "" {
@@ -88,7 +84,31 @@ func remoteEnv(raw, username, password, pin string) (clean string, env []string,
 	for i := 0; i < len(config); i += 2 {
 		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, config[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, config[i+1]))
 	}
-	return u.String(), append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)/2)), nil
+	return clean, append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(config)/2)), nil
+}
+
+// splitRemote takes the credentials out of an address; without any in it they
+// are those given.
+func splitRemote(raw, username, password string) (clean, user, secret string, err error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", "", "", delivery.Errorf(delivery.Invalid, "The address cannot be read.")
+	}
+	if u.User != nil {
+		username = u.User.Username()
+		password, _ = u.User.Password()
+		u.User = nil
+	}
+	return u.String(), username, password, nil
+}
+
+// lfsOf is the LFS server of an address; close it.
+func (s *Service) lfsOf(raw, username, password string) (*lfsRemote, error) {
+	clean, username, password, err := splitRemote(raw, username, password)
+	if err != nil {
+		return nil, err
+	}
+	return s.lfsRemote(clean, username, password)
 }
 
 // importRepository fills a new project from another server.
@@ -119,6 +139,14 @@ func (s *Service) importRepository(ctx context.Context, who delivery.Identity, p
 				}
 			}
 		}
+	}
+	remote, err := s.lfsOf(raw, "", "")
+	if err != nil {
+		return err
+	}
+	defer remote.close()
+	if err := s.fetchLFS(ctx, p.ID, remote, nil, nil); err != nil {
+		return err
 	}
 	return s.announceRefs(ctx, who, p, false)
 }
@@ -341,40 +369,50 @@ func (s *Service) syncMirror(ctx context.Context, m Mirror) error {
 	if err != nil {
 		return err
 	}
-	dir := s.RepositoryPath(p.ID)
-	if !m.Push {
-		return s.pullMirror(ctx, p, clean, env)
+	remote, err := s.lfsOf(m.URL, m.Username, m.Password)
+	if err != nil {
+		return err
 	}
+	defer remote.close()
+	if !m.Push {
+		return s.pullMirror(ctx, p, clean, env, remote)
+	}
+	var only []string // commits whose LFS objects go along; empty: all
 	specs := []string{"+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"}
 	if m.OnlyProtected {
-		if specs, err = s.protectedSpecs(ctx, p); err != nil || len(specs) == 0 {
+		if specs, only, err = s.protectedSpecs(ctx, p); err != nil || len(specs) == 0 {
 			return err
 		}
 	}
-	_, err = s.git.runEnv(ctx, dir, env, nil, append([]string{"push", "--quiet", "--no-verify", clean}, specs...)...)
+	if err := s.pushLFS(ctx, p.ID, remote, only); err != nil {
+		return err
+	}
+	_, err = s.git.runEnv(ctx, s.RepositoryPath(p.ID), env, nil, append([]string{"push", "--quiet", "--no-verify", clean}, specs...)...)
 	if err != nil {
 		return remoteError(err)
 	}
 	return nil
 }
 
-func (s *Service) protectedSpecs(ctx context.Context, p delivery.Project) ([]string, error) {
+// protectedSpecs are the protected branches as a push names them, and their
+// commits.
+func (s *Service) protectedSpecs(ctx context.Context, p delivery.Project) (specs, commits []string, err error) {
 	branches, err := s.Branches(ctx, p, RefOptions{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var specs []string
 	for _, b := range branches {
 		if b.Protected {
-			specs = append(specs, "+"+b.FullName+":"+b.FullName)
+			specs, commits = append(specs, "+"+b.FullName+":"+b.FullName), append(commits, b.SHA)
 		}
 	}
-	return specs, nil
+	return specs, commits, nil
 }
 
 // pullMirror fetches into a namespace of its own and then moves the branches
-// and tags as a push does, so that pipelines and webhooks see it.
-func (s *Service) pullMirror(ctx context.Context, p delivery.Project, clean string, env []string) error {
+// and tags as a push does, so that pipelines and webhooks see it. LFS objects
+// are there before.
+func (s *Service) pullMirror(ctx context.Context, p delivery.Project, clean string, env []string, remote *lfsRemote) error {
 	dir := s.RepositoryPath(p.ID)
 	if _, err := s.git.runEnv(ctx, dir, env, nil, "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", clean, "+refs/heads/*:refs/slipway/mirror/heads/*", "+refs/tags/*:refs/slipway/mirror/tags/*"); err != nil {
 		return remoteError(err)
@@ -412,6 +450,13 @@ func (s *Service) pullMirror(ctx context.Context, p delivery.Project, clean stri
 		return nil
 	}
 	slices.SortFunc(updates, func(a, b RefUpdate) int { return strings.Compare(a.Ref, b.Ref) })
+	var commits []string
+	for _, u := range updates {
+		commits = append(commits, u.New)
+	}
+	if err := s.fetchLFS(ctx, p.ID, remote, commits, slices.Collect(maps.Values(ours))); err != nil {
+		return err
+	}
 	unlock, err := s.locks.lock(ctx, p.ID)
 	if err != nil {
 		return err

@@ -387,11 +387,11 @@ func (s *Service) hostAllowed(u *url.URL) bool {
 	return s.o.LocalRequests || slices.Contains(s.o.LocalHosts, u.Host) || slices.Contains(s.o.LocalHosts, u.Hostname())
 }
 
-// hookTransport connects to public addresses only, judged after the name was
+// guardedDialer connects to public addresses only, judged after the name was
 // resolved, unless the host is allowed.
-func (s *Service) hookTransport(h Hook, u *url.URL) *http.Transport {
+func (s *Service) guardedDialer(allowed bool) *net.Dialer {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
-	if !h.System && !s.hostAllowed(u) {
+	if !allowed {
 		dialer.Control = func(_, address string, _ syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil || internalAddress(ap.Addr()) {
@@ -400,6 +400,11 @@ func (s *Service) hookTransport(h Hook, u *url.URL) *http.Transport {
 			return nil
 		}
 	}
+	return dialer
+}
+
+func (s *Service) hookTransport(h Hook, u *url.URL) *http.Transport {
+	dialer := s.guardedDialer(h.System || s.hostAllowed(u))
 	t := &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: 5 * time.Second, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
 	if h.SkipVerify {
 		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the hook's owner asked for it
