@@ -87,9 +87,9 @@ func TestErrorPages(t *testing.T) {
 	if got := do(t, c, req); got.status != 404 || got.header.Get("X-Page") != "yes" {
 		t.Errorf("HEAD: %d %v", got.status, got.header)
 	}
-	if n := testutil.ToFloat64(shared.metrics.requests.WithLabelValues(a.ns, "web", "web", "", "false", "404")); n != 2 {
-		t.Errorf("%v requests were counted as 404 of the application", n)
-	}
+	eventually(t, "two requests are counted as 404 of the application", func() bool {
+		return testutil.ToFloat64(shared.metrics.requests.WithLabelValues(a.ns, "web", "web", "", "false", "404")) == 2
+	})
 }
 
 // A page that says 200 does not hide from the metrics that the application failed.
@@ -105,9 +105,9 @@ func TestErrorPagesDoNotHideErrors(t *testing.T) {
 	if got := get(t, client(t, false), "http://"+a.host+"/500"); got.status != 200 || got.body != "all is well" {
 		t.Errorf("%d %.60s", got.status, got.body)
 	}
-	if n := testutil.ToFloat64(shared.metrics.requests.WithLabelValues(a.ns, "web", "web", "", "false", "500")); n != 1 {
-		t.Errorf("%v requests were counted as 500", n)
-	}
+	eventually(t, "the request is counted as 500", func() bool {
+		return testutil.ToFloat64(shared.metrics.requests.WithLabelValues(a.ns, "web", "web", "", "false", "500")) == 1
+	})
 }
 
 // A Service without endpoints is stood in for by default-backend, which gets
