@@ -14,14 +14,21 @@ interface Choice {
 
 const known = new Map<string, Promise<string[]>>();
 
-// values asks the API once for a list of names.
+// values asks the API once for a list of names. One that could not be had is
+// asked for again the next time.
 function values(path: string): Promise<string[]> {
   let list = known.get(path);
   if (!list) {
     list = fetch(`/prometheus/api/v1/${path}`)
       .then((response) => response.json())
-      .then((answer) => (answer.status === "success" ? (answer.data as string[]) : []))
-      .catch(() => []);
+      .then((answer) => {
+        if (answer.status !== "success") throw new Error(answer.error);
+        return answer.data as string[];
+      })
+      .catch(() => {
+        known.delete(path);
+        return [];
+      });
     known.set(path, list);
   }
   return list;
