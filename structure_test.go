@@ -29,6 +29,9 @@ var quarantine = []struct {
 // stages must not know each other: delivery is what they share.
 var stages = []string{"forge", "pipeline", "runner", "registry", "build", "scan", "gitops", "rollout", "ingress", "observe", "release"}
 
+// shared packages serve several stages, so they must know none.
+var shared = []string{"api", "grpccalls", "hostnet", "kubewatch", "registryhosts", "seal", "socket", "spelling", "toolwire", "trust", "wholefile"}
+
 type pkg struct {
 	ImportPath   string
 	Imports      []string
@@ -85,6 +88,11 @@ func TestImportRules(t *testing.T) {
 func checkLocal(t *testing.T, name, imp string) {
 	if name == "internal/delivery" {
 		t.Errorf("internal/delivery must import nothing of ours, not %s", imp)
+	}
+	for _, s := range shared {
+		if within(name, "internal/"+s) && stageOf(imp) != "" {
+			t.Errorf("%s must not import %s: stages share it", name, imp)
+		}
 	}
 	stage := stageOf(name)
 	if stage == "" {
