@@ -6,22 +6,13 @@ import (
 	"testing"
 
 	gitlab "gitlab.com/gitlab-org/api/client-go"
-
-	"github.com/slipwayhq/slipway/internal/forge"
-	"github.com/slipwayhq/slipway/internal/mail"
-	"github.com/slipwayhq/slipway/internal/mail/mailtest"
 )
 
 // TestCommitDiscussions comments on commits by GitLab's client, and tells those
 // who have to do with them.
 func TestCommitDiscussions(t *testing.T) {
 	t.Parallel()
-	server := mailtest.New(t)
-	sender, err := mail.New(mail.Options{Host: server.Host, Port: server.Port, Encryption: mail.None, From: "Slipway <slip@example.com>"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWorld(t, func(o *forge.Options) { o.Mailer = sender })
+	w, server := newMailWorld(t)
 	p, m := w.reviewed(t)
 	ann, bob := w.client("ann"), w.client("bob")
 	at := func(sha, base string, oldLine, newLine int64) *gitlab.NotePosition {

@@ -9,8 +9,6 @@ import (
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/forge"
-	"github.com/slipwayhq/slipway/internal/mail"
-	"github.com/slipwayhq/slipway/internal/mail/mailtest"
 )
 
 // reviewed is a merge request of bob's in a project of ann's, on work over
@@ -141,12 +139,7 @@ func TestDraftNotes(t *testing.T) {
 // quick action: people get one message.
 func TestReviewIsOneMessage(t *testing.T) {
 	t.Parallel()
-	server := mailtest.New(t)
-	sender, err := mail.New(mail.Options{Host: server.Host, Port: server.Port, Encryption: mail.None, From: "Slipway <slip@example.com>"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := newWorld(t, func(o *forge.Options) { o.Mailer = sender })
+	w, server := newMailWorld(t)
 	p, m := w.reviewed(t)
 	w.member(p, "eve", delivery.Reporter)
 	w.background()

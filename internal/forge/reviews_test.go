@@ -146,16 +146,22 @@ func TestClientPositions(t *testing.T) {
 	}
 }
 
-// TestTodosAndMail tells people of what waits for them, in their list and by
-// e-mail, and nobody who may not know.
-func TestTodosAndMail(t *testing.T) {
-	t.Parallel()
+// newMailWorld is a world that sends e-mail to a server of the test.
+func newMailWorld(t *testing.T) (*world, *mailtest.Server) {
+	t.Helper()
 	server := mailtest.New(t)
 	sender, err := mail.New(mail.Options{Host: server.Host, Port: server.Port, Encryption: mail.None, From: "Slipway <slip@example.com>"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, func(o *forge.Options) { o.Mailer = sender })
+	return newWorld(t, func(o *forge.Options) { o.Mailer = sender }), server
+}
+
+// TestTodosAndMail tells people of what waits for them, in their list and by
+// e-mail, and nobody who may not know.
+func TestTodosAndMail(t *testing.T) {
+	t.Parallel()
+	w, server := newMailWorld(t)
 	for _, name := range []string{"ann", "bob", "eve"} {
 		w.person(name)
 	}
@@ -163,7 +169,7 @@ func TestTodosAndMail(t *testing.T) {
 	p := w.project("ann", "", "app", func(n *forge.NewProject) { n.Readme = true })
 	w.member(p, "bob", delivery.Developer)
 	ann, bob, eve := w.client("ann"), w.client("bob"), w.client("eve")
-	_, err = w.forge.CommitFiles(t.Context(), w.people["bob"], p, delivery.NewCommit{Branch: "work", StartBranch: "main", Message: "Work", Actions: []delivery.CommitAction{{Action: "create", Path: "a.txt", Content: []byte("a\n")}}})
+	_, err := w.forge.CommitFiles(t.Context(), w.people["bob"], p, delivery.NewCommit{Branch: "work", StartBranch: "main", Message: "Work", Actions: []delivery.CommitAction{{Action: "create", Path: "a.txt", Content: []byte("a\n")}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,13 +15,13 @@ func (h *handlers) commitNotes(rt *api.Router) {
 	one := "/projects/{project}/repository/commits/{sha}"
 	rt.Handle("GET "+one+"/comments", reader, h.commit(h.commitComments))
 	rt.Handle("POST "+one+"/comments", guest, h.commit(h.addCommitComment))
-	rt.Handle("GET "+one+"/discussions", reader, h.commit(h.listCommitDiscussions))
-	rt.Handle("POST "+one+"/discussions", guest, h.commit(h.addCommitDiscussion))
-	rt.Handle("GET "+one+"/discussions/{discussion}", reader, h.commit(h.getCommitDiscussion))
-	rt.Handle("POST "+one+"/discussions/{discussion}/notes", guest, h.commit(h.answerOnCommit))
-	rt.Handle("GET "+one+"/discussions/{discussion}/notes/{note}", reader, h.commit(h.getCommitNote))
-	rt.Handle("PUT "+one+"/discussions/{discussion}/notes/{note}", guest, h.commit(h.editCommitNote))
-	rt.Handle("DELETE "+one+"/discussions/{discussion}/notes/{note}", guest, h.commit(h.deleteCommitNote))
+	rt.Handle("GET "+one+"/discussions", reader, h.onCommit(h.listDiscussions))
+	rt.Handle("POST "+one+"/discussions", guest, h.onCommit(h.addDiscussion))
+	rt.Handle("GET "+one+"/discussions/{discussion}", reader, h.onCommit(h.getDiscussion))
+	rt.Handle("POST "+one+"/discussions/{discussion}/notes", guest, h.onCommit(h.answer))
+	rt.Handle("GET "+one+"/discussions/{discussion}/notes/{note}", reader, h.onCommit(h.getNote))
+	rt.Handle("PUT "+one+"/discussions/{discussion}/notes/{note}", guest, h.onCommit(h.editNote))
+	rt.Handle("DELETE "+one+"/discussions/{discussion}/notes/{note}", guest, h.onCommit(h.deleteNote))
 }
 
 type commitHandler func(w http.ResponseWriter, r *api.Request, c delivery.Commit) error
@@ -34,6 +34,13 @@ func (h *handlers) commit(fn commitHandler) api.Handler {
 			return err
 		}
 		return fn(w, r, c)
+	})
+}
+
+// onCommit finds the commit of a route.
+func (h *handlers) onCommit(fn notedHandler) api.Handler {
+	return h.commit(func(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
+		return fn(w, r, noted{commit: c.SHA})
 	})
 }
 
@@ -96,84 +103,4 @@ func (h *handlers) addCommitComment(w http.ResponseWriter, r *api.Request, c del
 		return err
 	}
 	return api.WriteJSON(w, http.StatusCreated, out)
-}
-
-func (h *handlers) listCommitDiscussions(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	return h.writeDiscussions(w, r, nil, c.SHA)
-}
-
-func (h *handlers) getCommitDiscussion(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	return h.writeDiscussion(w, r, nil, c.SHA, r.PathValue("discussion"), http.StatusOK)
-}
-
-func (h *handlers) addCommitDiscussion(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	var p noteParams
-	if err := api.Decode(r, &p); err != nil {
-		return err
-	}
-	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{CommitSHA: c.SHA, Body: p.Body, Position: p.Position, Thread: true})
-	if err != nil {
-		return err
-	}
-	return h.writeDiscussion(w, r, nil, c.SHA, n.DiscussionID, http.StatusCreated)
-}
-
-func (h *handlers) answerOnCommit(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	var p noteParams
-	if err := api.Decode(r, &p); err != nil {
-		return err
-	}
-	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{CommitSHA: c.SHA, Body: p.Body, DiscussionID: r.PathValue("discussion")})
-	if err != nil {
-		return err
-	}
-	return h.writeNote(w, r, n, http.StatusCreated)
-}
-
-// commitNote finds the note of a route; it must belong to the thread.
-func (h *handlers) commitNote(r *api.Request, c delivery.Commit) (forge.Note, error) {
-	id, err := pathID(r, "note")
-	if err != nil {
-		return forge.Note{}, err
-	}
-	n, err := h.f.Note(r.Context(), r.Project.ID, id)
-	if err == nil && (n.CommitSHA != c.SHA || n.DiscussionID != r.PathValue("discussion")) {
-		err = notFound("Note")
-	}
-	return n, err
-}
-
-func (h *handlers) getCommitNote(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	n, err := h.commitNote(r, c)
-	if err != nil {
-		return err
-	}
-	return h.writeNote(w, r, n, http.StatusOK)
-}
-
-func (h *handlers) editCommitNote(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	n, err := h.commitNote(r, c)
-	if err != nil {
-		return err
-	}
-	var p noteParams
-	if err := api.Decode(r, &p); err != nil {
-		return err
-	}
-	if n, err = h.f.EditNote(r.Context(), r.Who, r.Project, n, p.Body); err != nil {
-		return err
-	}
-	return h.writeNote(w, r, n, http.StatusOK)
-}
-
-func (h *handlers) deleteCommitNote(w http.ResponseWriter, r *api.Request, c delivery.Commit) error {
-	n, err := h.commitNote(r, c)
-	if err != nil {
-		return err
-	}
-	if err := h.f.DeleteNote(r.Context(), r.Who, r.Project, n); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
 }

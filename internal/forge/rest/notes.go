@@ -11,21 +11,36 @@ import (
 
 func unmarshal(b []byte, v any) error { return json.Unmarshal(b, v) }
 
+// noted is what notes are about: a merge request or, without one, a commit.
+type noted struct {
+	request *delivery.MergeRequest
+	commit  string
+}
+
+type notedHandler func(w http.ResponseWriter, r *api.Request, on noted) error
+
+// onRequest finds the merge request of a route.
+func (h *handlers) onRequest(fn notedHandler) api.Handler {
+	return h.request(func(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+		return fn(w, r, noted{request: &m})
+	})
+}
+
 func (h *handlers) notes(rt *api.Router) {
 	guest := api.Need{Role: delivery.Guest}
 	mr := "/projects/{project}/merge_requests/{iid}"
 	rt.Handle("GET "+mr+"/notes", guest, h.request(h.listNotes))
 	rt.Handle("POST "+mr+"/notes", guest, h.request(h.addNote))
-	rt.Handle("GET "+mr+"/notes/{note}", guest, h.request(h.getNote))
-	rt.Handle("PUT "+mr+"/notes/{note}", guest, h.request(h.editNote))
-	rt.Handle("DELETE "+mr+"/notes/{note}", guest, h.request(h.deleteNote))
-	rt.Handle("GET "+mr+"/discussions", guest, h.request(h.listDiscussions))
-	rt.Handle("POST "+mr+"/discussions", guest, h.request(h.addDiscussion))
-	rt.Handle("GET "+mr+"/discussions/{discussion}", guest, h.request(h.getDiscussion))
+	rt.Handle("GET "+mr+"/notes/{note}", guest, h.onRequest(h.getNote))
+	rt.Handle("PUT "+mr+"/notes/{note}", guest, h.onRequest(h.editNote))
+	rt.Handle("DELETE "+mr+"/notes/{note}", guest, h.onRequest(h.deleteNote))
+	rt.Handle("GET "+mr+"/discussions", guest, h.onRequest(h.listDiscussions))
+	rt.Handle("POST "+mr+"/discussions", guest, h.onRequest(h.addDiscussion))
+	rt.Handle("GET "+mr+"/discussions/{discussion}", guest, h.onRequest(h.getDiscussion))
 	rt.Handle("PUT "+mr+"/discussions/{discussion}", guest, h.request(h.resolveDiscussion))
-	rt.Handle("POST "+mr+"/discussions/{discussion}/notes", guest, h.request(h.answer))
-	rt.Handle("PUT "+mr+"/discussions/{discussion}/notes/{note}", guest, h.request(h.editDiscussionNote))
-	rt.Handle("DELETE "+mr+"/discussions/{discussion}/notes/{note}", guest, h.request(h.deleteNote))
+	rt.Handle("POST "+mr+"/discussions/{discussion}/notes", guest, h.onRequest(h.answer))
+	rt.Handle("PUT "+mr+"/discussions/{discussion}/notes/{note}", guest, h.onRequest(h.editNote))
+	rt.Handle("DELETE "+mr+"/discussions/{discussion}/notes/{note}", guest, h.onRequest(h.deleteNote))
 	h.commitNotes(rt)
 }
 
@@ -107,29 +122,31 @@ func (h *handlers) addNote(w http.ResponseWriter, r *api.Request, m delivery.Mer
 	return h.writeNote(w, r, n, http.StatusCreated)
 }
 
-// note finds the note of a route; it must belong to the merge request.
-func (h *handlers) note(r *api.Request, m delivery.MergeRequest) (forge.Note, error) {
+// note finds the note of a route; it must belong to what the route names.
+func (h *handlers) note(r *api.Request, on noted) (forge.Note, error) {
 	id, err := pathID(r, "note")
 	if err != nil {
 		return forge.Note{}, err
 	}
 	n, err := h.f.Note(r.Context(), r.Project.ID, id)
-	if err == nil && n.NoteableID != m.ID {
+	thread := r.PathValue("discussion")
+	if err == nil && (on.request != nil && n.NoteableID != on.request.ID || on.request == nil && n.CommitSHA != on.commit || thread != "" && n.DiscussionID != thread) {
 		err = notFound("Note")
 	}
 	return n, err
 }
 
-func (h *handlers) getNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	n, err := h.note(r, m)
+func (h *handlers) getNote(w http.ResponseWriter, r *api.Request, on noted) error {
+	n, err := h.note(r, on)
 	if err != nil {
 		return err
 	}
 	return h.writeNote(w, r, n, http.StatusOK)
 }
 
-func (h *handlers) editNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	n, err := h.note(r, m)
+// editNote changes the text of a note or settles its thread.
+func (h *handlers) editNote(w http.ResponseWriter, r *api.Request, on noted) error {
+	n, err := h.note(r, on)
 	if err != nil {
 		return err
 	}
@@ -137,14 +154,24 @@ func (h *handlers) editNote(w http.ResponseWriter, r *api.Request, m delivery.Me
 	if err := api.Decode(r, &p); err != nil {
 		return err
 	}
-	if n, err = h.f.EditNote(r.Context(), r.Who, r.Project, n, p.Body); err != nil {
+	switch {
+	case p.Resolved == nil:
+		n, err = h.f.EditNote(r.Context(), r.Who, r.Project, n, p.Body)
+	case on.request == nil:
+		err = delivery.Errorf(delivery.Invalid, "The discussion is not resolvable.")
+	default:
+		if _, err = h.f.Resolve(r.Context(), r.Who, r.Project, *on.request, n.DiscussionID, *p.Resolved); err == nil {
+			n, err = h.note(r, on)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return h.writeNote(w, r, n, http.StatusOK)
 }
 
-func (h *handlers) deleteNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	n, err := h.note(r, m)
+func (h *handlers) deleteNote(w http.ResponseWriter, r *api.Request, on noted) error {
+	n, err := h.note(r, on)
 	if err != nil {
 		return err
 	}
@@ -167,12 +194,8 @@ func (h *handlers) discussionShape(r *api.Request, notes []forge.Note) (map[stri
 	return map[string]any{"id": notes[0].DiscussionID, "individual_note": notes[0].Individual, "notes": list}, nil
 }
 
-func (h *handlers) listDiscussions(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	return h.writeDiscussions(w, r, &m, "")
-}
-
-func (h *handlers) writeDiscussions(w http.ResponseWriter, r *api.Request, m *delivery.MergeRequest, commit string) error {
-	all, err := h.f.Discussions(r.Context(), r.Project.ID, m, commit)
+func (h *handlers) listDiscussions(w http.ResponseWriter, r *api.Request, on noted) error {
+	all, err := h.f.Discussions(r.Context(), r.Project.ID, on.request, on.commit)
 	if err != nil {
 		return err
 	}
@@ -183,10 +206,8 @@ func (h *handlers) writeDiscussions(w http.ResponseWriter, r *api.Request, m *de
 	return paged(w, r, out)
 }
 
-// writeDiscussion answers a thread of a merge request or, where m is nil, of a
-// commit.
-func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, m *delivery.MergeRequest, commit, id string, status int) error {
-	notes, err := h.f.Discussion(r.Context(), r.Project.ID, m, commit, id)
+func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, on noted, id string, status int) error {
+	notes, err := h.f.Discussion(r.Context(), r.Project.ID, on.request, on.commit, id)
 	if err != nil {
 		return err
 	}
@@ -197,28 +218,33 @@ func (h *handlers) writeDiscussion(w http.ResponseWriter, r *api.Request, m *del
 	return api.WriteJSON(w, status, shape)
 }
 
-func (h *handlers) getDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	return h.writeDiscussion(w, r, &m, "", r.PathValue("discussion"), http.StatusOK)
+func (h *handlers) getDiscussion(w http.ResponseWriter, r *api.Request, on noted) error {
+	return h.writeDiscussion(w, r, on, r.PathValue("discussion"), http.StatusOK)
 }
 
-func (h *handlers) addDiscussion(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
+// addTyped writes the note of a request: with a thread, an answer to it.
+func (h *handlers) addTyped(r *api.Request, on noted, thread string) (forge.Note, error) {
 	var p noteParams
 	if err := api.Decode(r, &p); err != nil {
-		return err
+		return forge.Note{}, err
 	}
-	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: p.Body, Position: p.Position, Thread: true})
+	n := forge.NewNote{MergeRequest: on.request, CommitSHA: on.commit, Body: p.Body, DiscussionID: thread}
+	if thread == "" {
+		n.Position, n.Thread = p.Position, true
+	}
+	return h.f.AddNote(r.Context(), r.Who, r.Project, n)
+}
+
+func (h *handlers) addDiscussion(w http.ResponseWriter, r *api.Request, on noted) error {
+	n, err := h.addTyped(r, on, "")
 	if err != nil {
 		return err
 	}
-	return h.writeDiscussion(w, r, &m, "", n.DiscussionID, http.StatusCreated)
+	return h.writeDiscussion(w, r, on, n.DiscussionID, http.StatusCreated)
 }
 
-func (h *handlers) answer(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	var p noteParams
-	if err := api.Decode(r, &p); err != nil {
-		return err
-	}
-	n, err := h.f.AddNote(r.Context(), r.Who, r.Project, forge.NewNote{MergeRequest: &m, Body: p.Body, DiscussionID: r.PathValue("discussion")})
+func (h *handlers) answer(w http.ResponseWriter, r *api.Request, on noted) error {
+	n, err := h.addTyped(r, on, r.PathValue("discussion"))
 	if err != nil {
 		return err
 	}
@@ -237,27 +263,5 @@ func (h *handlers) resolveDiscussion(w http.ResponseWriter, r *api.Request, m de
 	if _, err := h.f.Resolve(r.Context(), r.Who, r.Project, m, id, *p.Resolved); err != nil {
 		return err
 	}
-	return h.writeDiscussion(w, r, &m, "", id, http.StatusOK)
-}
-
-func (h *handlers) editDiscussionNote(w http.ResponseWriter, r *api.Request, m delivery.MergeRequest) error {
-	n, err := h.note(r, m)
-	if err != nil {
-		return err
-	}
-	var p noteParams
-	if err := api.Decode(r, &p); err != nil {
-		return err
-	}
-	if p.Resolved != nil {
-		if _, err := h.f.Resolve(r.Context(), r.Who, r.Project, m, n.DiscussionID, *p.Resolved); err != nil {
-			return err
-		}
-		if n, err = h.note(r, m); err != nil {
-			return err
-		}
-	} else if n, err = h.f.EditNote(r.Context(), r.Who, r.Project, n, p.Body); err != nil {
-		return err
-	}
-	return h.writeNote(w, r, n, http.StatusOK)
+	return h.writeDiscussion(w, r, noted{request: &m}, id, http.StatusOK)
 }
