@@ -217,11 +217,7 @@ func (h *handlers) listForks(w http.ResponseWriter, r *api.Request) error {
 }
 
 func (h *handlers) getProject(w http.ResponseWriter, r *api.Request) error {
-	out, err := h.projectShape(r, r.Project, r.Role, true)
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusOK, out)
+	return h.writeProject(w, r, r.Project, r.Role, http.StatusOK)
 }
 
 type projectParams struct {
@@ -326,6 +322,10 @@ func (h *handlers) projectChanged(w http.ResponseWriter, r *api.Request, project
 	if err := h.changeCI(r, project.ID); err != nil {
 		return err
 	}
+	return h.writeProject(w, r, project, role, status)
+}
+
+func (h *handlers) writeProject(w http.ResponseWriter, r *api.Request, project delivery.Project, role delivery.Role, status int) error {
 	out, err := h.projectShape(r, project, role, true)
 	if err != nil {
 		return err
@@ -397,11 +397,7 @@ func (h *handlers) archiveProject(archived bool) api.Handler {
 		if err != nil {
 			return err
 		}
-		out, err := h.projectShape(r, p, r.Role, true)
-		if err != nil {
-			return err
-		}
-		return api.WriteJSON(w, http.StatusCreated, out)
+		return h.writeProject(w, r, p, r.Role, http.StatusCreated)
 	}
 }
 
@@ -435,11 +431,7 @@ func (h *handlers) transferProject(w http.ResponseWriter, r *api.Request) error 
 	if err != nil {
 		return err
 	}
-	out, err := h.projectShape(r, p, r.Role, true)
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusOK, out)
+	return h.writeProject(w, r, p, r.Role, http.StatusOK)
 }
 
 func (h *handlers) forkProject(w http.ResponseWriter, r *api.Request) error {
@@ -461,11 +453,7 @@ func (h *handlers) forkProject(w http.ResponseWriter, r *api.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := h.projectShape(r, fork, delivery.Owner, true)
-	if err != nil {
-		return err
-	}
-	return api.WriteJSON(w, http.StatusCreated, out)
+	return h.writeProject(w, r, fork, delivery.Owner, http.StatusCreated)
 }
 
 func (h *handlers) languages(w http.ResponseWriter, r *api.Request) error {
