@@ -398,6 +398,9 @@ func TestMonitorsAndFaults(t *testing.T) {
 		`site:versions:count >= 3`,
 		`container_memory_working_set_bytes{pod=~"stable-.+",container="c"} > 0`,
 		`apiserver_request_total`, `etcd_server_has_leader == 1`, `node_memory_MemTotal_bytes`, `coredns_build_info`,
+		// What is not kept is not asked for: only buckets are dropped.
+		`max(scrape_samples_scraped{job=~"apiserver|etcd|coredns|kube.+",metrics_path!="/metrics/cadvisor"} / scrape_samples_post_metric_relabeling) < 4`,
+		`count(grpc_server_handled_total{job="etcd",grpc_method="Range"}) > 10`, `count(grpc_server_handled_total{job="etcd",grpc_method="LeaseKeepAlive"}) == 1`,
 	)
 	t.Run("annotations", s.annotations)
 	s.eventually("the wrong monitor is reported", func() error {
