@@ -94,10 +94,20 @@ func variableShape(v *pipeline.Variable) object {
 	return o
 }
 
-func (s *server) variableRoutes(rt *api.Router, path string, need api.Need, of func(*api.Request, delivery.Role) (owner, error)) {
-	role := delivery.Maintainer
-	rt.Handle("GET "+path, need, func(w http.ResponseWriter, r *api.Request) error {
-		o, err := of(r, role)
+// ownerOf finds whose variables a route is about; the caller needs the role.
+type ownerOf func(*api.Request, delivery.Role) (owner, error)
+
+func (s *server) variableRoutes(rt *api.Router, path string, need api.Need, of ownerOf) {
+	rt.Handle("GET "+path, need, s.listedVariables(of))
+	rt.Handle("POST "+path, need, s.createVariable(of))
+	rt.Handle("GET "+path+"/{key}", need, s.variable(of, s.getVariable))
+	rt.Handle("PUT "+path+"/{key}", need, s.variable(of, s.updateVariable))
+	rt.Handle("DELETE "+path+"/{key}", need, s.variable(of, s.deleteVariable))
+}
+
+func (s *server) listedVariables(of ownerOf) api.Handler {
+	return func(w http.ResponseWriter, r *api.Request) error {
+		o, err := of(r, delivery.Maintainer)
 		if err != nil {
 			return err
 		}
@@ -111,14 +121,21 @@ func (s *server) variableRoutes(rt *api.Router, path string, need api.Need, of f
 			out = append(out, variableShape(&list[i]))
 		}
 		return api.List(w, r, pg, len(list), out)
-	})
-	rt.Handle("POST "+path, need, func(w http.ResponseWriter, r *api.Request) error {
-		o, err := of(r, role)
+	}
+}
+
+// variableSent finds the owner of a route and reads what the request names.
+func variableSent(r *api.Request, of ownerOf) (o owner, in variableInput, err error) {
+	if o, err = of(r, delivery.Maintainer); err == nil {
+		err = api.Decode(r, &in)
+	}
+	return o, in, err
+}
+
+func (s *server) createVariable(of ownerOf) api.Handler {
+	return func(w http.ResponseWriter, r *api.Request) error {
+		o, in, err := variableSent(r, of)
 		if err != nil {
-			return err
-		}
-		var in variableInput
-		if err := api.Decode(r, &in); err != nil {
 			return err
 		}
 		v := pipeline.Variable{Owner: o.kind, OwnerID: o.id, Environment: "*"}
@@ -130,48 +147,52 @@ func (s *server) variableRoutes(rt *api.Router, path string, need api.Need, of f
 			return err
 		}
 		return api.WriteJSON(w, http.StatusCreated, variableShape(&v))
-	})
-	one := func(h func(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, in *variableInput) error) api.Handler {
-		return func(w http.ResponseWriter, r *api.Request) error {
-			o, err := of(r, role)
-			if err != nil {
-				return err
-			}
-			var in variableInput
-			if err := api.Decode(r, &in); err != nil {
-				return err
-			}
-			list, err := s.listVariables(r, o)
-			if err != nil {
-				return err
-			}
-			for i := range list {
-				if list[i].Key == r.PathValue("key") && (in.Filter.Environment == "" || in.Filter.Environment == list[i].Environment) {
-					return h(w, r, &list[i], &in)
-				}
-			}
-			return missing("Variable")
-		}
 	}
-	rt.Handle("GET "+path+"/{key}", need, one(func(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, _ *variableInput) error {
-		return api.WriteJSON(w, http.StatusOK, variableShape(v))
-	}))
-	rt.Handle("PUT "+path+"/{key}", need, one(func(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, in *variableInput) error {
-		in.apply(v)
-		if err := s.CheckVariable(v); err != nil {
+}
+
+type variableHandler func(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, in *variableInput) error
+
+// variable finds the variable of a route: by its key, and its environment where
+// the request filters by one.
+func (s *server) variable(of ownerOf, h variableHandler) api.Handler {
+	return func(w http.ResponseWriter, r *api.Request) error {
+		o, in, err := variableSent(r, of)
+		if err != nil {
 			return err
 		}
-		if err := s.Update(r.Context(), func(tx pipeline.Tx) error { return tx.UpdateVariable(v) }); err != nil {
+		list, err := s.listVariables(r, o)
+		if err != nil {
 			return err
 		}
-		return api.WriteJSON(w, http.StatusOK, variableShape(v))
-	}))
-	rt.Handle("DELETE "+path+"/{key}", need, one(func(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, _ *variableInput) error {
-		if err := s.Update(r.Context(), func(tx pipeline.Tx) error { return tx.DeleteVariable(v.ID) }); err != nil {
-			return err
+		for i := range list {
+			if list[i].Key == r.PathValue("key") && (in.Filter.Environment == "" || in.Filter.Environment == list[i].Environment) {
+				return h(w, r, &list[i], &in)
+			}
 		}
-		return noContent(w)
-	}))
+		return missing("Variable")
+	}
+}
+
+func (s *server) getVariable(w http.ResponseWriter, _ *api.Request, v *pipeline.Variable, _ *variableInput) error {
+	return api.WriteJSON(w, http.StatusOK, variableShape(v))
+}
+
+func (s *server) updateVariable(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, in *variableInput) error {
+	in.apply(v)
+	if err := s.CheckVariable(v); err != nil {
+		return err
+	}
+	if err := s.Update(r.Context(), func(tx pipeline.Tx) error { return tx.UpdateVariable(v) }); err != nil {
+		return err
+	}
+	return api.WriteJSON(w, http.StatusOK, variableShape(v))
+}
+
+func (s *server) deleteVariable(w http.ResponseWriter, r *api.Request, v *pipeline.Variable, _ *variableInput) error {
+	if err := s.Update(r.Context(), func(tx pipeline.Tx) error { return tx.DeleteVariable(v.ID) }); err != nil {
+		return err
+	}
+	return noContent(w)
 }
 
 func (s *server) listVariables(r *api.Request, o owner) ([]pipeline.Variable, error) {
