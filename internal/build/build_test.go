@@ -278,6 +278,21 @@ func TestCompressionOfLayers(t *testing.T) {
 	}
 }
 
+func TestRefusalsOfARegistry(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"unexpected status from PUT request to http://h/v2/a/manifests/q: 403 Forbidden\ndenied: The tag q is immutable.": "denied: The tag q is immutable.",
+		"PUT http://h/v2/a/manifests/q: DENIED: The tag q is immutable.":                                                  "denied: The tag q is immutable.",
+		"403 Forbidden\ndenied: requested access to the resource is denied":                                               "the registry refused: sign in with docker login",
+		"401 Unauthorized": "the registry refused: sign in with docker login",
+		"no route to host": "no route to host",
+	} {
+		if got := registryError(errors.New(text)).Error(); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s", text, got)
+		}
+	}
+}
+
 func TestVolumesNeedFolders(t *testing.T) {
 	t.Parallel()
 	list, err := testCommand().volumes([]string{"/builds/p:/x:ro", "./sub:/y"}, []string{"type=bind,source=/builds/q,target=/z,readonly"})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -160,10 +161,17 @@ type rawManifest struct {
 func (m rawManifest) RawManifest() ([]byte, error)        { return m.raw, nil }
 func (m rawManifest) MediaType() (types.MediaType, error) { return m.mediaType, nil }
 
-// registryError makes a refusal readable.
+// denial is a registry's own reason for a refusal, as the clients print it.
+var denial = regexp.MustCompile(`(?s)\b(?:denied|DENIED): (.+)`)
+
+// registryError makes a refusal readable: in the registry's words, where it says
+// more than that access is denied, as docker does.
 func registryError(err error) error {
 	text := err.Error()
+	said := denial.FindStringSubmatch(text)
 	switch {
+	case said != nil && !strings.HasPrefix(said[1], "requested access to the resource is denied"):
+		return fmt.Errorf("denied: %s", said[1])
 	case strings.Contains(text, "401"), strings.Contains(text, "403"), strings.Contains(text, "insufficient_scope"), strings.Contains(text, "authorization failed"):
 		return fmt.Errorf("the registry refused: sign in with docker login, and see that this job may do it (%w)", err)
 	}
