@@ -38,7 +38,7 @@ var looks = []struct {
 }
 
 // pageLinks are the pages of this server that a page leads to.
-const pageLinks = `[...document.querySelectorAll("a[href]")].map((a) => new URL(a.href)).filter((u) => u.origin === location.origin).map((u) => u.pathname + u.search)`
+const pageLinks = `[...document.querySelectorAll("a[href]")].map((a) => URL.parse(a.href)).filter((u) => u?.origin === location.origin).map((u) => u.pathname + u.search)`
 
 var (
 	numberInPath = regexp.MustCompile(`/[0-9]+\b|[0-9a-f]{40,64}`)
