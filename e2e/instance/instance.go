@@ -116,6 +116,10 @@ func New(t *testing.T, name string, number int, extra string) *Instance {
 		if out, err := i.command(ctx, "down").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
+		// Whatever ran in it, jobs and builds among them.
+		if groups, err := filepath.Glob("/sys/fs/cgroup/*/" + name); err != nil || groups != nil {
+			t.Errorf("down left cgroups: %v, %v", groups, err)
+		}
 		if err := os.RemoveAll(base); err != nil {
 			t.Errorf("remove %s: %v", base, err)
 		}

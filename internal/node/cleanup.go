@@ -20,7 +20,7 @@ import (
 // Cleanup takes from the host what a stopped node leaves, in the network
 // namespace of the calling process: container processes and their shims,
 // mounts, network namespaces, the bridge and its veths, nftables and iptables
-// rules, pods' cgroups, sockets and links outside the data directory. What is
+// rules, cgroups of containers, sockets and links outside the data directory. What is
 // worth keeping in the data directory (images, etcd, volumes) stays.
 //
 // containerd and slipway-cluster must have stopped before. With keepWorkloads
@@ -37,10 +37,19 @@ func Cleanup(ctx context.Context, c Config, keepWorkloads bool) error {
 		removeRuntimeFiles(c),
 		removeInterfaces(c),
 		removeRules(ctx, c),
-		RemoveCgroup(filepath.Join(c.CgroupRoot, "kubepods")),
-		RemoveCgroup(c.ShimCgroup()),
+		removeContainerCgroups(c),
 		removeEmptyCgroup(c.CgroupRoot),
 	)
+}
+
+// removeContainerCgroups removes those of pods, jobs and build steps, and of
+// their shims: runc makes them in every hierarchy.
+func removeContainerCgroups(c Config) error {
+	failed := []error{RemoveCgroup(c.ShimCgroup())}
+	for _, name := range []string{"kubepods", "jobs", "builds"} {
+		failed = append(failed, RemoveCgroup(filepath.Join(c.CgroupRoot, name)))
+	}
+	return errors.Join(failed...)
 }
 
 // unmountBelow detaches every mount below dir, the deepest first.
