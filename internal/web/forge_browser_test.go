@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"testing"
 )
 
@@ -76,7 +77,7 @@ func TestBrowserReview(t *testing.T) {
 // proposes others for them, and submits all in one review.
 func TestBrowserLines(t *testing.T) {
 	t.Parallel()
-	s, _, link := review(t)
+	s, p, link := review(t)
 	b := s.browser("maya", 1280, 900)
 	const find = `const at = (l) => [...document.querySelectorAll(".diffs a[data-l]")].filter((a) => a.dataset.l === l).pop(); const mouse = (e, kind) => e.dispatchEvent(new MouseEvent(kind, { bubbles: true, cancelable: true, button: 0 }));`
 	for _, view := range []string{"inline", "parallel"} {
@@ -108,6 +109,15 @@ func TestBrowserLines(t *testing.T) {
 	b.until(`document.querySelector(".notice")?.textContent.includes("submitted") && document.querySelector("#approvals").textContent.includes("Maya")`)
 	phone := s.browser("maya", 390, 844)
 	s.post("maya", link+"/notes", "note", "One more", "review", "1")
+	commit := "/acme/plain/-/commit/" + s.head(p, "feature")
+	s.post("dev", commit+"/notes", "note", "On the whole")
+	s.post("dev", commit+"/notes", "base_sha", s.head(p, "main"), "start_sha", s.head(p, "main"), "head_sha", s.head(p, "feature"), "old_path", "a.txt", "new_path", "a.txt", "old_line", "0", "new_line", "30", "note", "On a line")
+	for _, one := range []tab{b, phone} {
+		one.open(s.server.URL + commit)
+		one.until(`document.querySelector(".d-notes .thread") && document.querySelector("#comments .thread")`)
+		one.shot(fmt.Sprintf("commit-%d", evaluate[int](one, `window.innerWidth`)))
+		one.fits("a commit with comments")
+	}
 	for name, path := range map[string]string{"held": "", "held-diffs": "/diffs"} {
 		phone.open(s.server.URL + link + path)
 		phone.until(`document.querySelector("#review summary")`)
