@@ -322,10 +322,16 @@ func (p *process) remove(ctx context.Context) error {
 
 // remove deletes the container with its snapshot.
 func (c *container) remove(ctx context.Context) error {
-	if task, err := c.Task(ctx, nil); err == nil {
+	task, err := c.Task(ctx, nil)
+	switch {
+	case err == nil:
 		if _, err := task.Delete(ctx, client.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
 			return fmt.Errorf("remove process of container %s: %w", c.ID(), err)
 		}
+	case ctx.Err() != nil || errdefs.IsUnavailable(err) || errdefs.IsDeadlineExceeded(err):
+		// A containerd that is silent may still read what it is sent now: without
+		// its container nobody would find the process any more.
+		return fmt.Errorf("remove process of container %s: %w", c.ID(), err)
 	}
 	if err := c.Delete(ctx, client.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", c.ID(), err)
