@@ -52,7 +52,7 @@ func (e *Engine) runController(ctx context.Context) error {
 		Namespace, mgr, e.kube, e.apps, e.repo,
 		commitclient.NewCommitServerClientset(""),
 		e.caches.appState(),
-		leanKubectl{kubeutil.NewKubectl()},
+		leanKubectl{Kubectl: kubeutil.NewKubectl(), own: e.rest.Host},
 		p.resync,
 		0, // no hard resync, as upstream
 		p.resyncJitter,
