@@ -76,12 +76,16 @@ func setEnvironment(c *gitops.Config, f *folders) error {
 	if err := preferSmallKustomize(helpers); err != nil {
 		return err
 	}
+	kubeconfig, err := argoKubeconfig(c)
+	if err != nil {
+		return err
+	}
 	path := strings.Join([]string{helpers, c.BinDir, os.Getenv("PATH")}, string(os.PathListSeparator))
 	env := map[string]string{
 		"HOME":                   home,
 		"TMPDIR":                 tmp,
 		"PATH":                   path,
-		"KUBECONFIG":             c.Kubeconfig,
+		"KUBECONFIG":             kubeconfig,
 		"XDG_CONFIG_HOME":        filepath.Join(home, ".config"),
 		"XDG_CACHE_HOME":         filepath.Join(home, ".cache"),
 		"ARGOCD_FAKE_IN_CLUSTER": "true",

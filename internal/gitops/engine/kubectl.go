@@ -2,30 +2,25 @@ package engine
 
 import (
 	"context"
-	"net/http"
 	"reflect"
 
 	"github.com/argoproj/argo-cd/gitops-engine/pkg/utils/kube"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/rest"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/util/openapi"
-
-	schemas "github.com/slipwayhq/slipway/internal/gitops/openapi"
 )
 
-// leanKubectl is Argo CD's way to clusters without three steps that cost much.
+// leanKubectl is Argo CD's way to clusters without two steps that cost much.
 //
-// The first is a download and a parse of the OpenAPI document for every object of
+// The one is a download and a parse of the OpenAPI document for every object of
 // every sync: asking whether the server validates fields. The answer is yes
 // since Kubernetes 1.25, and kubectl's code then does nothing more; nor does
 // Argo CD ask the server for strict validation. Objects are validated by the
 // server either way.
 //
-// The second is the same once more for every object that changed, to learn how
-// it is merged (withoutDocument). The third is the OpenAPI v2 document itself
-// (LoadOpenAPISchema).
+// The other is the same once more for every object that changed, to learn how
+// it is merged (withoutDocument).
 type leanKubectl struct {
 	kube.Kubectl
 	own string // the address of the platform's own cluster
@@ -41,16 +36,6 @@ func (k leanKubectl) ManageResources(config *rest.Config) (kube.ResourceOperatio
 		withoutDocument(ops)
 	}
 	return operations{ops}, cleanup, nil
-}
-
-// LoadOpenAPISchema implements kube.Kubectl. The schemas come from the server's
-// v3 documents, and Argo CD's controller uses only the parser that is made of
-// them: the document itself would be kept for nobody.
-func (k leanKubectl) LoadOpenAPISchema(config *rest.Config) (openapi.Resources, *managedfields.GvkParser, error) {
-	config = rest.CopyConfig(config)
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return schemas.Transport{Next: next} })
-	_, parser, err := k.Kubectl.LoadOpenAPISchema(config)
-	return nil, parser, err
 }
 
 type operations struct{ kube.ResourceOperations }
