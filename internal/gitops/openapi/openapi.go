@@ -45,7 +45,7 @@ type Transport struct{ Next http.RoundTripper }
 // RoundTrip implements http.RoundTripper.
 func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	base, asks := strings.CutSuffix(r.URL.Path, v2Path)
-	if !asks || r.Method != http.MethodGet || !strings.Contains(r.Header.Get("Accept"), v2Protobuf) {
+	if !asks || r.Method != http.MethodGet || !wantsProtobuf(r) {
 		return t.Next.RoundTrip(r)
 	}
 	document, err := Document(r.Context(), func(ctx context.Context, address string) ([]byte, error) {
@@ -63,6 +63,12 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		Header:        http.Header{"Content-Type": {v2Protobuf}, "Content-Length": {strconv.Itoa(len(body))}},
 		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(string(body))),
 	}, nil
+}
+
+// wantsProtobuf knows both names of the form: client-go asks with the old one.
+func wantsProtobuf(r *http.Request) bool {
+	accept := strings.TrimSpace(r.Header.Get("Accept"))
+	return accept == v2Protobuf || accept == "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 }
 
 // get reads one address of the server with the credentials of the request r.
