@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipwayhq/slipway/internal/delivery"
 	"github.com/slipwayhq/slipway/internal/doctor"
@@ -266,6 +268,10 @@ func (a *app) upDetached(ctx context.Context, out io.Writer, s *settings, timeou
 	guard := exec.Command(filepath.Join(s.binDir, "slipway-guard"), args...)
 	guard.Stdout, guard.Stderr = console, console
 	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// A caller's lock or pipe must not stay held for as long as the platform runs.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("start in the background: keep descriptors to itself: %w", err)
+	}
 	if err := guard.Start(); err != nil {
 		return fmt.Errorf("start in the background: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -134,9 +135,32 @@ func New(t *testing.T, name string, number int, extra string) *Instance {
 }
 
 // Up starts the instance in the background and waits until it is ready.
+//
+// It also sees to it that the platform keeps nothing of what its starter had
+// open: a lock that it inherits would stay held for as long as it runs.
 func (i *Instance) Up() string {
 	i.t.Helper()
-	return i.Run("up", "--detach", "--timeout", "180s")
+	mine, inherited, err := os.Pipe()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer mine.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	cmd := i.command(ctx, "up", "--detach", "--timeout", "180s")
+	cmd.ExtraFiles = []*os.File{inherited}
+	out, err := cmd.CombinedOutput()
+	inherited.Close()
+	if err != nil {
+		i.t.Fatalf("slipway up: %v\n%s", err, out)
+	}
+	if err := mine.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		i.t.Fatal(err)
+	}
+	if _, err := mine.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		i.t.Errorf("the platform keeps what its starter had open: %v", err)
+	}
+	return string(out)
 }
 
 func (i *Instance) command(ctx context.Context, args ...string) *exec.Cmd {
