@@ -27,6 +27,15 @@ func TestCommitDiscussions(t *testing.T) {
 	if _, res, err := ann.Discussions.CreateCommitDiscussion(p.ID, m.SHA, &gitlab.CreateCommitDiscussionOptions{Body: gitlab.Ptr("x"), Position: at(m.SHA, parent, 0, 400)}); err == nil || res.StatusCode != http.StatusBadRequest {
 		t.Errorf("a line that is not there: %v", err)
 	}
+	w.background()
+	var list []*gitlab.Todo
+	eventually(t, "a mention waits for bob", func() bool {
+		list = must[[]*gitlab.Todo](t)(bob.Todos.ListTodos(nil))
+		return len(list) > 0
+	})
+	if len(list) != 1 || list[0].TargetType != "Commit" || !strings.Contains(list[0].TargetURL, "/-/commit/"+m.SHA+"#note_") || list[0].Target.Title != "Change a.txt" {
+		t.Errorf("%+v", list)
+	}
 	note := must[*gitlab.Note](t)(bob.Discussions.AddCommitDiscussionNote(p.ID, m.SHA, d.ID, &gitlab.AddCommitDiscussionNoteOptions{Body: gitlab.Ptr("Becuase.")}))
 	note = must[*gitlab.Note](t)(bob.Discussions.UpdateCommitDiscussionNote(p.ID, m.SHA, d.ID, note.ID, &gitlab.UpdateCommitDiscussionNoteOptions{Body: gitlab.Ptr("Because.")}))
 	if note.Body != "Because." {
@@ -54,7 +63,6 @@ func TestCommitDiscussions(t *testing.T) {
 	if one := must[*gitlab.CommitComment](t)(ann.Commits.PostCommitComment(p.ID, root.ID, &gitlab.PostCommitCommentOptions{Note: gitlab.Ptr("The name"), Path: gitlab.Ptr("README.md"), Line: gitlab.Ptr(int64(1)), LineType: gitlab.Ptr("new")})); one.Line != 1 {
 		t.Errorf("%+v", one)
 	}
-	w.background()
 	seen := map[string]bool{}
 	for i := 0; !seen["bob"]; i++ {
 		one := server.Wait(t, i+1)[i]
@@ -63,10 +71,7 @@ func TestCommitDiscussions(t *testing.T) {
 			seen[to] = true
 		}
 	}
-	list := must[[]*gitlab.Todo](t)(bob.Todos.ListTodos(nil))
-	if len(list) != 1 || list[0].TargetType != "Commit" || !strings.Contains(list[0].TargetURL, "/-/commit/"+m.SHA+"#note_") || list[0].Target.Title != "Change a.txt" {
-		t.Errorf("%+v", list)
-	}
+	eventually(t, "who answered has nothing waiting", func() bool { return len(must[[]*gitlab.Todo](t)(bob.Todos.ListTodos(nil))) == 0 })
 	if list := must[[]*gitlab.Todo](t)(bob.Todos.ListTodos(&gitlab.ListTodosOptions{Type: gitlab.Ptr("MergeRequest")})); len(list) != 0 {
 		t.Errorf("%+v", list)
 	}
