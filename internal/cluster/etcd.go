@@ -11,6 +11,8 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/logutil"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -54,6 +56,9 @@ func startEtcd(ctx context.Context, c node.Config) (*etcd, error) {
 			return nil, fmt.Errorf("remove stale etcd socket: %w", err)
 		}
 	}
+	if err := removeUnborn(etcdDir(c)); err != nil {
+		return nil, err
+	}
 	config := embed.NewConfig()
 	config.Name = "slipway"
 	config.Dir = etcdDir(c)
@@ -82,6 +87,10 @@ func startEtcd(ctx context.Context, c node.Config) (*etcd, error) {
 	}
 	select {
 	case <-server.Server.ReadyNotify():
+		if err := os.WriteFile(bornFile(config.Dir), nil, 0o600); err != nil {
+			server.Close()
+			return nil, fmt.Errorf("etcd: %w", err)
+		}
 		return &etcd{server, level}, nil
 	case err := <-server.Err():
 		return nil, fmt.Errorf("etcd: %w", err)
@@ -92,4 +101,46 @@ func startEtcd(ctx context.Context, c node.Config) (*etcd, error) {
 		server.Close()
 		return nil, errors.New("etcd was not ready within a minute")
 	}
+}
+
+// bornFile exists since etcd first served from dir.
+func bornFile(dir string) string { return filepath.Join(dir, "served") }
+
+// removeUnborn removes the store of an etcd that was killed in its first moments:
+// its log exists, but the entry is not in it that makes it the member of its own
+// cluster, and without that it never elects itself. Nothing is lost, because
+// nothing can be stored before that entry is committed.
+func removeUnborn(dir string) error {
+	if _, err := os.Stat(bornFile(dir)); err == nil {
+		return nil
+	}
+	log := filepath.Join(dir, "member", "wal")
+	// A store with a later part of its log, or with a snapshot, has served.
+	parts, err := filepath.Glob(filepath.Join(log, "*.wal"))
+	if err != nil {
+		return fmt.Errorf("etcd's log: %w", err)
+	}
+	snapshots, err := filepath.Glob(filepath.Join(dir, "member", "snap", "*.snap"))
+	if err != nil {
+		return fmt.Errorf("etcd's snapshots: %w", err)
+	}
+	if len(parts) != 1 || len(snapshots) > 0 {
+		return nil
+	}
+	w, err := wal.OpenForRead(zap.NewNop(), log, walpb.Snapshot{})
+	if err != nil {
+		return fmt.Errorf("open etcd's log %s: %w", log, err)
+	}
+	defer w.Close() // always an error for a log that is opened to be read
+	_, state, _, err := w.ReadAll()
+	if err != nil {
+		return fmt.Errorf("read etcd's log %s: %w", log, err)
+	}
+	if state.Commit > 0 {
+		return nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove the store of an etcd that never served: %w", err)
+	}
+	return nil
 }
