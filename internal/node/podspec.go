@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -54,8 +55,11 @@ func writePodSpec(ctx context.Context, c Config) error {
 // in containerd's internal/cri/opts), so they leave it.
 func podSpec(raw []byte, trust string) ([]byte, error) {
 	var spec specs.Spec
-	if err := json.Unmarshal(raw, &spec); err != nil || spec.Process == nil || spec.Linux == nil {
+	if err := json.Unmarshal(raw, &spec); err != nil {
 		return nil, fmt.Errorf("containerd's default of a container cannot be read: %w", err)
+	}
+	if spec.Process == nil || spec.Linux == nil {
+		return nil, errors.New("containerd's default of a container names no process or is not for Linux")
 	}
 	spec.Process.Rlimits, spec.Process.ApparmorProfile, spec.Linux.Seccomp = nil, "", nil
 	spec.Mounts = append(spec.Mounts, specs.Mount{
